@@ -1,0 +1,65 @@
+"""What the verbs say: progress, one-line remarks and tables on stderr; results that other programs read on stdout."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def say(text: str) -> None:
+    """One remark to the user."""
+    from rich.console import Console
+
+    Console(stderr=True, highlight=False).print(text, soft_wrap=True, markup=False)
+
+
+def track(items: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
+    """Pass `items` through with a progress bar; without a terminal, a line about every tenth of the work."""
+    with progress(description, total) as advance:
+        for number, item in enumerate(items, start=1):
+            advance(number, total or 0)
+            yield item
+
+
+@contextmanager
+def progress(description: str, total: int | None = None) -> Iterator[Callable[[int, int], None]]:
+    """A bar that is told (done, total). Without a terminal it prints a line about every tenth of the work."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    console = Console(stderr=True, highlight=False)
+    if not console.is_terminal:
+        yield _plain(console.print, description)
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console) as bars:
+        bar = bars.add_task(description, total=total)
+        yield lambda done, of: bars.update(bar, completed=done, total=of or total)
+
+
+def _plain(emit: Callable[[str], None], description: str) -> Callable[[int, int], None]:
+    said = -1
+
+    def advance(done: int, total: int) -> None:
+        nonlocal said
+        tenth = done * 10 // total if total else done // 10
+        if tenth != said:
+            said = tenth
+            emit(f"{description}: {done}{f' of {total}' if total else ''}")
+
+    return advance
+
+
+def table(title: str, head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """A table on stdout."""
+    from rich.console import Console
+    from rich.table import Table
+
+    drawn = Table(*head, title=title, title_justify="left")
+    for row in rows:
+        drawn.add_row(*row)
+    console = Console(highlight=False)
+    console.print(drawn) if console.is_terminal else Console(highlight=False, width=160).print(drawn)

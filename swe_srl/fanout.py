@@ -1,0 +1,57 @@
+"""One function over many items, many at a time: threads on this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from typing import Generic, NamedTuple, TypeVar
+
+from swe_srl.errors import EngineUnavailable, ApparatusError
+
+I = TypeVar("I")
+O = TypeVar("O")
+
+
+class Outcome(NamedTuple, Generic[I, O]):
+    """What became of one item: a value, or the failure of the apparatus that prevented one."""
+
+    item: I
+    value: O | None
+    failure: ApparatusError | None
+
+
+def fan_out(work: Callable[[I], O], items: Iterable[I], *, workers: int) -> Iterator[Outcome[I, O]]:
+    """Run `work` over `items`, at most `workers` at once; yield each outcome as it is ready.
+
+    A failure of the apparatus for one item is yielded beside the others. A missing engine and any other error ends the
+    whole run: items not yet begun are dropped, and what runs is waited for, so that no box is left behind.
+    """
+    with ThreadPoolExecutor(max_workers=max(1, workers)) as pool:
+        waiting: dict[Future[O], I] = {}
+        source = iter(items)
+        exhausted = False
+        try:
+            while True:
+                while not exhausted and len(waiting) < max(1, workers):
+                    try:
+                        item = next(source)
+                    except StopIteration:
+                        exhausted = True
+                        break
+                    waiting[pool.submit(work, item)] = item
+                if not waiting:
+                    return
+                for future in wait(waiting, return_when=FIRST_COMPLETED).done:
+                    yield _outcome(waiting.pop(future), future)
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def _outcome(item: I, future: Future[O]) -> Outcome[I, O]:
+    try:
+        return Outcome(item, future.result(), None)
+    except EngineUnavailable:
+        raise
+    except ApparatusError as failure:
+        return Outcome(item, None, failure)

@@ -1,0 +1,89 @@
+"""Tasks with their hidden answers → a Grader, which grades by task id, each prediction in a fresh box of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from swe_srl.benchmarks.grading_spec import load_specs
+from swe_srl.benchmarks.load import load_tasks
+from swe_srl.errors import UnknownTask
+from swe_srl.grading.grade import Graded, grade, grade_unpatched, verdict_without_tests
+from swe_srl.runtime.base import SandboxConfig
+from swe_srl.schema import Prediction, Task
+
+OUTPUT_BYTES = 50_000_000
+"""Of one log. A verdict needs all of it: the results of the tests stand at its end."""
+
+
+def grading_sandbox(config: SandboxConfig) -> SandboxConfig:
+    """`config` for a grading box: the whole log is kept, and the image's own environment stands as swebench would see it."""
+    limits = config.limits.model_copy(update={"output_bytes": max(OUTPUT_BYTES, config.limits.output_bytes)})
+    return config.model_copy(update={"limits": limits, "environment": {}})
+
+
+class Grader:
+    """Grades predictions by task id; safe to share between threads. Holds the answers, and shows none of them."""
+
+    def __init__(
+        self, source: str | Path, sandbox: SandboxConfig | None = None, timeout_s: float = 1800.0, *, ids: Sequence[str] = ()
+    ) -> None:
+        """Load the tasks and answers of a task repo or a file of rows. Raises UserError when they cannot be read.
+
+        Args:
+            source: a task repo, or rows (JSONL, JSON, parquet).
+            sandbox: how boxes are made; limits on output and the environment are set as grading needs them.
+            timeout_s: of one run of the tests.
+            ids: only these tasks; all where empty.
+        """
+        self.tasks: dict[str, Task] = {task.task_id: task for task in load_tasks(source, ids)}
+        self._specs = load_specs(source)
+        self._sandbox = grading_sandbox(sandbox or SandboxConfig())
+        self._timeout_s = timeout_s
+        self._source = source
+
+    def grade(self, prediction: Prediction) -> Graded:
+        """Grade one prediction in a fresh box.
+
+        Raises UnknownTask for an id that is not among the tasks, and ApparatusError when image or box fail.
+        """
+        from swe_srl.runtime import open_sandbox
+        from swe_srl.runtime.images import ensure_image
+
+        task = self._task(prediction.task_id)
+        spec = self._specs[task.task_id]
+        if not prediction.patch.strip():  # no box for what is not run
+            return Graded(verdict_without_tests(prediction, spec, "empty_patch"))
+        ensure_image(task.image, task.image_context)
+        with open_sandbox(self._sandbox, task.image, task.workdir, name=f"grade-{task.task_id}") as box:
+            return grade(prediction, spec, box, timeout_s=self._timeout_s, version=task.version)
+
+    def grade_unpatched(self, task_id: str) -> Graded:
+        """Run the trusted tests on a task's untouched tree. Raises as `grade` does."""
+        from swe_srl.runtime import open_sandbox
+        from swe_srl.runtime.images import ensure_image
+
+        task = self._task(task_id)
+        ensure_image(task.image, task.image_context)
+        with open_sandbox(self._sandbox, task.image, task.workdir, name=f"check-{task.task_id}") as box:
+            return grade_unpatched(self._specs[task_id], box, timeout_s=self._timeout_s, version=task.version)
+
+    def gold(self, task_id: str) -> Prediction:
+        """The gold patch of a task, as a prediction of the model `gold`."""
+        return Prediction(task_id=task_id, model="gold", patch=self._specs[self._task(task_id).task_id].gold_patch, exit_status="")
+
+    def eval_script(self, task_id: str) -> str:
+        """The script that grading runs, as it is kept beside a verdict."""
+        from swe_srl.grading.rules import eval_script
+
+        return eval_script(self._specs[self._task(task_id).task_id])
+
+    def infra_failure(self, prediction: Prediction, reason: str) -> Graded:
+        """What is recorded when the apparatus failed: not a verdict on the patch, graded again at the next start."""
+        spec = self._specs[self._task(prediction.task_id).task_id]
+        return Graded(verdict_without_tests(prediction, spec, "infra_failure", note=reason))
+
+    def _task(self, task_id: str) -> Task:
+        if task_id not in self.tasks or task_id not in self._specs:
+            raise UnknownTask(f"no task {task_id!r} with an answer in {self._source}: are the --tasks those of the predictions?")
+        return self.tasks[task_id]

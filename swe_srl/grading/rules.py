@@ -1,0 +1,81 @@
+"""A test log and the hidden answer → SWE-bench's report; swebench 5's own parsers and rules, never its Docker code.
+
+Importing swebench takes over a second (it brings datasets, docker and modal), so it is imported inside the functions.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from swe_srl.errors import ConfigError
+from swe_srl.schema import GradingSpec
+
+START_TEST_OUTPUT = ">>>>> Start Test Output"
+END_TEST_OUTPUT = ">>>>> End Test Output"
+PATCH_APPLY_FAILED = ">>>>> Patch Apply Failed"
+
+EvalReport = dict[str, Any]
+"""What SWE-bench writes under an instance's id in `report.json`."""
+
+
+def eval_script(spec: GradingSpec) -> str:
+    """The script that grading runs: the task's own, which records the test command's exit code after the end marker."""
+    return str(_test_spec(spec, version="").eval_script)
+
+
+def judge(log: str, spec: GradingSpec, *, version: str = "", whole_log: bool = False) -> EvalReport:
+    """What `log` says of the expected tests, by swebench's `get_eval_report`.
+
+    Args:
+        log: the whole output of the eval script.
+        spec: the expected tests and the name of the parser.
+        version: the task's version; swebench's parsers of some JavaScript projects depend on it.
+        whole_log: read a log without markers (2024 harness) from its first to its last line. Never set in live grading:
+            there a missing marker means that the tests did not run.
+
+    Raises ConfigError when swebench knows no such parser.
+    """
+    from swebench.harness.grading import get_eval_report
+    from swebench.harness.log_parsers import PARSER_REGISTRY
+
+    if spec.log_parser not in PARSER_REGISTRY:
+        raise ConfigError(f"task {spec.task_id}: swebench has no log parser {spec.log_parser!r}: mend the task's log_parser")
+    if whole_log and START_TEST_OUTPUT not in log:
+        log = f"{START_TEST_OUTPUT}\n{log}\n{END_TEST_OUTPUT}\n"
+    prediction = {"instance_id": spec.task_id, "model_name_or_path": "", "model_patch": "not read"}
+    with tempfile.TemporaryDirectory(prefix="swe-srl-log-") as folder:
+        # swebench parses a file, with universal newlines: a progress bar's \r ends a line
+        path = Path(folder) / "test_output.txt"
+        path.write_bytes(log.encode("utf-8", "replace"))
+        report = get_eval_report(_test_spec(spec, version), prediction, str(path), include_tests_status=True)
+    content: EvalReport = report[spec.task_id]
+    return content
+
+
+def infra_signature(log: str) -> str:
+    """swebench's guess of what was wrong with the environment, e.g. `out_of_memory`; empty when it has none.
+
+    Advisory, as in swebench: it never changes a verdict.
+    """
+    from swebench.harness.infra_failure import classify_text
+
+    found = classify_text(log)
+    return str(found[0]) if found else ""
+
+
+def _test_spec(spec: GradingSpec, version: str) -> Any:
+    from swebench.harness.utils import make_test_spec
+
+    return make_test_spec({
+        "instance_id": spec.task_id,
+        "image": "",
+        "repo": "",
+        "version": version,
+        "FAIL_TO_PASS": list(spec.fail_to_pass),
+        "PASS_TO_PASS": list(spec.pass_to_pass),
+        "log_parser": spec.log_parser,
+        "eval_type": spec.eval_type,
+        "eval_script": spec.eval_script,
+    })

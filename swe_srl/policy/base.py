@@ -1,0 +1,53 @@
+"""What every policy promises: dialogues in, completions out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from pydantic import Field
+
+from swe_srl.dialogue import END_OF_ACTION, Message
+from swe_srl.schema import Record
+from swe_srl.settings import Config
+
+
+class Sampling(Config):
+    """How completions are drawn."""
+
+    temperature: float = Field(0.0, ge=0.0)
+    """0 is greedy."""
+    top_p: float = Field(1.0, gt=0.0, le=1.0)
+    max_new_tokens: int = Field(256, ge=1)
+    stop: str = END_OF_ACTION
+    """A completion ends after this text."""
+    seed: int = 0
+
+
+class Completion(Record):
+    """One answer of a policy."""
+
+    text: str
+    num_prompt_tokens: int = 0
+    num_tokens: int = 0
+    finish_reason: str = "stop"
+    """`stop`, or `length` when it ran into max_new_tokens."""
+    token_ids: tuple[int, ...] = ()
+    """The sampled ids, the stop text's included; empty where the policy does not tell."""
+    log_probs: tuple[float, ...] = ()
+    """Natural-log probability of each sampled id at the sampling temperature; empty where the policy does not tell."""
+
+
+class Policy(Protocol):
+    """A language model that answers dialogues."""
+
+    name: str
+
+    def complete(self, prompts: Sequence[Sequence[Message]], sampling: Sampling, *, num_samples: int = 1) -> list[list[Completion]]:
+        """`num_samples` completions for each prompt, in order.
+
+        The same prompts, sampling and seed give the same completions. Raises EndpointError when a remote model cannot be reached.
+        """
+
+    def close(self) -> None:
+        """Free what it holds."""

@@ -1,0 +1,1 @@
+"""(expert action, rollout) → Reward."""

@@ -1,0 +1,1 @@
+"""Run a Command in a box."""

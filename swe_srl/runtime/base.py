@@ -1,0 +1,75 @@
+"""What every sandbox backend promises."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Literal, NamedTuple, Protocol, Self
+
+from pydantic import Field
+
+from swe_srl.settings import Config
+
+
+class CommandResult(NamedTuple):
+    """What became of one command. A failure and a time-out are results; a box that is gone is a SandboxError."""
+
+    output: str
+    """Standard output and error as they were interleaved, decoded as UTF-8 with replacement; cut at the output limit."""
+    exit_code: int | None
+    """None when the command was killed at its time-out."""
+    timed_out: bool = False
+    num_bytes_dropped: int = 0
+    """Output beyond the limit that was read and thrown away."""
+    duration_s: float = 0.0
+
+
+class Limits(Config):
+    """What one box may use."""
+
+    cpus: float = Field(2.0, gt=0)
+    memory_mib: int = Field(2048, ge=64)
+    pids: int = Field(256, ge=16)
+    output_bytes: int = Field(1_000_000, ge=1000)
+    """Of one command; what is beyond it is counted and dropped."""
+
+
+class SandboxConfig(Config):
+    """How boxes are made."""
+
+    type: Literal["docker"] = "docker"
+    limits: Limits = Limits()
+    session: Literal["persistent", "fresh"] = "persistent"
+    """`persistent`: cwd, variables and functions carry over, as in SWE-agent; `fresh`: a new shell per command, as in mini-swe-agent."""
+    environment: dict[str, str] = Field(
+        default_factory=lambda: {
+            "PAGER": "cat", "MANPAGER": "cat", "GIT_PAGER": "cat", "LESS": "-R", "TERM": "dumb", "LC_ALL": "C.UTF-8",
+            "PIP_PROGRESS_BAR": "off", "TQDM_DISABLE": "1", "PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1",
+        }
+    )  # fmt: skip
+    """Variables of every shell; nothing of the host's environment enters a box."""
+
+
+class Sandbox(Protocol):
+    """A box. A context manager; `close` may be called twice. Every method raises SandboxError once the box is gone."""
+
+    workdir: str
+
+    def run(self, command: str, *, timeout_s: float) -> CommandResult:
+        """Run `command` in bash. At the time-out its whole process group is killed inside the box, what it printed is
+        kept, and the next command works."""
+
+    def read_file(self, path: str) -> bytes:
+        """The bytes of a file. Raises FileNotFoundError when there is none, IsADirectoryError for a directory."""
+
+    def write_file(self, path: str, content: bytes) -> None:
+        """Write a file, making its parent directories."""
+
+    def diff(self) -> str:
+        """Git diff of the working tree (new files included, ignored ones not) against HEAD at the start, ending in a newline; empty when nothing changed."""
+
+    def close(self) -> None:
+        """Remove the box."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None: ...

@@ -1,0 +1,251 @@
+"""The nouns, in the order in which they come to be. Frozen, strict, no behaviour beyond derived properties."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Record(BaseModel):
+    """Base of all nouns: immutable, and an unknown field is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class Task(Record):
+    """What the student may see of one problem. There is no answer in it."""
+
+    task_id: str
+    """SWE-bench's `instance_id`."""
+    repo: str
+    """`owner/name` as SWE-bench writes it; for a planted bug, the package it was planted in."""
+    version: str = ""
+    base_commit: str
+    """The commit that the box stands at, and that a patch is a diff against."""
+    problem_statement: str
+    image: str
+    """Image whose `workdir` holds the repository at `base_commit`."""
+    workdir: str = "/testbed"
+    image_context: str | None = None
+    """Directory with a Dockerfile that builds `image`; None where the image comes from a registry."""
+
+
+class GradingSpec(Record):
+    """The hidden answer of one task. Readable by `benchmarks`, `grading` and `making` only."""
+
+    task_id: str
+    gold_patch: str
+    test_patch: str
+    fail_to_pass: tuple[str, ...]
+    pass_to_pass: tuple[str, ...]
+    eval_script: str
+    """Bash script that restores the trusted tests, runs them, and brackets their output with SWE-bench's markers."""
+    log_parser: str
+    """Name in swebench's PARSER_REGISTRY, e.g. `parse_log_pytest`."""
+    eval_type: Literal["pass_and_fail", "fail_only"] = "pass_and_fail"
+
+
+class Command(Record):
+    """One action: a tool and its arguments, as text the box consumes."""
+
+    tool: str
+    """`bash`, `str_replace_editor` or `submit`."""
+    arguments: dict[str, str] = Field(default_factory=dict)
+
+
+class Turn(Record):
+    """One thing an agent said and did, and what it saw after."""
+
+    thought: str = ""
+    command: Command | None
+    """None where no action could be found in what the model wrote."""
+    completion: str = ""
+    """The model's text as received."""
+    observation: str = ""
+    exit_code: int | None = None
+    timed_out: bool = False
+    tree: str = ""
+    """Hash of the repository's git tree after the command (`git write-tree` of everything not ignored); empty if not taken."""
+    duration_s: float = 0.0
+
+
+class Usage(Record):
+    """Tokens and money."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cost_usd: float = 0.0
+
+
+ExitStatus = Literal["submitted", "turn_limit", "format_errors", "token_limit", "time_limit", "budget"]
+
+
+class Trajectory(Record):
+    """One episode of one agent on one task."""
+
+    trajectory_id: str
+    task_id: str
+    model: str
+    source: str
+    """Format or verb it came from: `swe-srl`, `mini-swe-agent-1.1`, …"""
+    session: Literal["persistent", "fresh"] = "persistent"
+    """Whether shell state carried over between the commands of this agent."""
+    turns: tuple[Turn, ...]
+    exit_status: str
+    patch: str = ""
+    """The final diff that the agent handed in, as recorded."""
+    resolved: bool | None = None
+    """The recorded claim; None where nobody graded it."""
+    usage: Usage = Usage()
+    licence: str = ""
+
+
+class Fidelity(Record):
+    """How a replayed command compares with what the teacher saw."""
+
+    exit_code: bool
+    """Exit codes are equal."""
+    output: float = Field(ge=0.0, le=1.0)
+    """Similarity of the two outputs after normalisation, 1 = identical."""
+    tree: bool | None
+    """Git trees after the command are equal; None where the teacher's was not recorded."""
+    status: Literal["faithful", "drifted", "lost"]
+    """`drifted`: the output differs but the state does not; `lost`: the state differs, nothing after it can be trusted."""
+
+
+class Step(Record):
+    """One expert action at one state, as it happened again in our box. Its history is the steps before it."""
+
+    step_id: str
+    """`<trajectory_id>/<index>`."""
+    trajectory_id: str
+    task_id: str
+    index: int = Field(ge=0)
+    """Position in the trajectory, from 0."""
+    thought: str = ""
+    command: Command
+    observation: str
+    """What our box answered, not what the teacher recorded."""
+    exit_code: int | None
+    fidelity: Fidelity
+
+
+class Rollout(Record):
+    """What a student wrote at one expert step."""
+
+    step_id: str
+    completion: str
+    num_tokens: int = Field(ge=0)
+
+
+class Reward(Record):
+    """What a rollout is worth, and why."""
+
+    value: float
+    parts: dict[str, float] = Field(default_factory=dict)
+    note: str = ""
+
+
+class Checkpoint(Record):
+    """A student on disk, as a plain Hugging Face directory."""
+
+    path: str
+    base_model: str
+    algorithm: str
+    update: int = Field(ge=0)
+    """Optimizer updates taken so far."""
+
+
+class Prediction(Record):
+    """A patch for one task, and what it took to make it."""
+
+    task_id: str
+    model: str
+    patch: str
+    exit_status: str
+    num_turns: int = 0
+    num_malformed: int = 0
+    """Turns in which no action could be found."""
+    usage: Usage = Usage()
+    duration_s: float = 0.0
+    infra_failure: str = ""
+    """Why the apparatus failed; empty when it did not. Such a prediction is not graded and not a failure of the model."""
+
+    @property
+    def patch_digest(self) -> str:
+        """First 16 hex digits of the patch's SHA-256; a verdict belongs to a digest, not to a task alone."""
+        return hashlib.sha256(self.patch.encode()).hexdigest()[:16]
+
+
+VerdictStatus = Literal["resolved", "unresolved", "empty_patch", "patch_failed", "timed_out", "infra_failure"]
+
+
+class Verdict(Record):
+    """What the trusted tests say of one prediction."""
+
+    task_id: str
+    model: str
+    patch_digest: str
+    status: VerdictStatus
+    tests_failed: tuple[str, ...] = ()
+    """Expected tests that did not pass: FAIL_TO_PASS first, then PASS_TO_PASS."""
+    num_fail_to_pass: int = 0
+    num_fail_to_pass_passed: int = 0
+    num_pass_to_pass: int = 0
+    num_pass_to_pass_passed: int = 0
+    note: str = ""
+    duration_s: float = 0.0
+
+    @property
+    def resolved(self) -> bool:
+        """All FAIL_TO_PASS pass and all PASS_TO_PASS still pass."""
+        return self.status == "resolved"
+
+
+class Proportion(Record):
+    """k of n with its 95 % interval."""
+
+    k: int = Field(ge=0)
+    n: int = Field(ge=0)
+    low: float
+    high: float
+
+    @property
+    def value(self) -> float:
+        """k / n, 0 when nothing was counted."""
+        return self.k / self.n if self.n else 0.0
+
+
+class Mean(Record):
+    """A mean over n values with its 95 % bootstrap interval."""
+
+    value: float
+    n: int = Field(ge=0)
+    low: float
+    high: float
+
+
+class RunSummary(Record):
+    """The numbers of one model in a report."""
+
+    model: str
+    resolved: Proportion
+    """Over graded tasks: everything submitted minus infrastructure failures."""
+    counts: dict[str, int]
+    """Every denominator: tasks, submitted, graded, and one entry per verdict status."""
+    well_formed_turns: Proportion | None = None
+    step_similarity: Mean | None = None
+    step_well_formed: Proportion | None = None
+    mean_turns: float = 0.0
+    mean_completion_tokens: float = 0.0
+
+
+class Report(Record):
+    """Run directories, as numbers."""
+
+    title: str
+    runs: tuple[RunSummary, ...]
+    paired: tuple[dict[str, float | str], ...] = ()
+    """Differences between two runs on the same items, with their 95 % intervals."""
