@@ -148,6 +148,26 @@ class Reward(Record):
     note: str = ""
 
 
+class StepAgreement(Record):
+    """How well a model's answers at one held-out step agree with what the teacher did there."""
+
+    step_id: str
+    trajectory_id: str
+    task_id: str
+    model: str
+    tool: str
+    """The teacher's tool."""
+    num_samples: int = Field(ge=1)
+    similarity: float
+    """Mean reward of the samples; one in which no action could be found counts as 0."""
+    num_well_formed: int = Field(ge=0)
+    """Samples in which an action could be found."""
+    num_same_tool: int = Field(ge=0)
+    """Samples whose action uses the teacher's tool."""
+    mean_tokens: float = 0.0
+    """Completion tokens per sample."""
+
+
 class Checkpoint(Record):
     """A student on disk, as a plain Hugging Face directory."""
 

@@ -25,15 +25,16 @@ class Graded(NamedTuple):
     """What the commands that applied the patch said: SWE-bench's `run_instance.log`."""
 
 
-class TestRun(NamedTuple):
+class EvalLog(NamedTuple):
     """What the eval script printed."""
 
-    __test__ = False  # not a test, whatever pytest thinks of its name
     log: str
     timed_out: bool
 
 
-def grade(prediction: Prediction, spec: GradingSpec, sandbox: Sandbox, *, timeout_s: float, version: str = "") -> Graded:
+def grade(
+    prediction: Prediction, spec: GradingSpec, sandbox: Sandbox, *, timeout_s: float, version: str = ""
+) -> Graded:
     """Apply the patch in a fresh box, run the trusted tests, and judge by swebench 5's rules.
 
     An empty patch is not run. `timeout_s` bounds the tests, and each command that applies the patch. `version` is the
@@ -45,7 +46,9 @@ def grade(prediction: Prediction, spec: GradingSpec, sandbox: Sandbox, *, timeou
     applied = apply_patch(prediction.patch, sandbox, timeout_s=timeout_s)
     if not applied.ok:
         note = applied.log.splitlines()[-1]
-        verdict = verdict_without_tests(prediction, spec, "patch_failed", note=note, duration_s=time.monotonic() - start)
+        verdict = verdict_without_tests(
+            prediction, spec, "patch_failed", note=note, duration_s=time.monotonic() - start
+        )
         return Graded(verdict, instance_log=applied.log)
     run = run_tests(spec, sandbox, timeout_s=timeout_s)
     graded = judge_run(prediction, spec, run, version=version, duration_s=time.monotonic() - start)
@@ -60,7 +63,7 @@ def grade_unpatched(spec: GradingSpec, sandbox: Sandbox, *, timeout_s: float, ve
     return judge_run(prediction, spec, run, version=version, duration_s=time.monotonic() - start)
 
 
-def run_tests(spec: GradingSpec, sandbox: Sandbox, *, timeout_s: float) -> TestRun:
+def run_tests(spec: GradingSpec, sandbox: Sandbox, *, timeout_s: float) -> EvalLog:
     """Run the task's eval script from `/eval.sh`; at the time-out keep what it printed, as swebench does."""
     sandbox.write_file(EVAL_FILE, eval_script(spec).encode())
     result = sandbox.run(f"/bin/bash {EVAL_FILE}", timeout_s=timeout_s)
@@ -69,21 +72,33 @@ def run_tests(spec: GradingSpec, sandbox: Sandbox, *, timeout_s: float) -> TestR
         log += f"\n[{result.num_bytes_dropped} bytes of output beyond the box's limit are missing]\n"
     if result.timed_out:
         log += f"\n\nTimeout error: {timeout_s:g} seconds exceeded."
-    return TestRun(log, result.timed_out)
+    return EvalLog(log, result.timed_out)
 
 
-def judge_run(prediction: Prediction, spec: GradingSpec, run: TestRun, *, version: str = "", duration_s: float = 0.0, whole_log: bool = False) -> Graded:
+def judge_run(
+    prediction: Prediction,
+    spec: GradingSpec,
+    run: EvalLog,
+    *,
+    version: str = "",
+    duration_s: float = 0.0,
+    whole_log: bool = False,
+) -> Graded:
     """The verdict that a log gives; `whole_log` as in `rules.judge`."""
     if run.timed_out:
         last = run.log.rstrip().rpartition("\n")[2]
-        return Graded(verdict_without_tests(prediction, spec, "timed_out", note=last, duration_s=duration_s), log=run.log)
+        return Graded(
+            verdict_without_tests(prediction, spec, "timed_out", note=last, duration_s=duration_s), log=run.log
+        )
     content = judge(run.log, spec, version=version, whole_log=whole_log)
     tests = content.get("tests_status")
     report = {spec.task_id: content}
     if tests is None:
         reason = infra_signature(run.log)
         note = "no test results in the log" + (f" (swebench's guess: {reason})" if reason else "")
-        return Graded(verdict_without_tests(prediction, spec, "unresolved", note=note, duration_s=duration_s), run.log, report)
+        return Graded(
+            verdict_without_tests(prediction, spec, "unresolved", note=note, duration_s=duration_s), run.log, report
+        )
     fail_to_pass, pass_to_pass = tests["FAIL_TO_PASS"], tests["PASS_TO_PASS"]
     verdict = Verdict(
         task_id=prediction.task_id,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from swe_srl.benchmarks.grading_spec import load_specs
 from swe_srl.benchmarks.load import load_tasks
-from swe_srl.errors import UnknownTask
+from swe_srl.errors import FormatError, UnknownTask
 from swe_srl.grading.grade import Graded, grade, grade_unpatched, verdict_without_tests
 from swe_srl.runtime.base import SandboxConfig
 from swe_srl.schema import Prediction, Task
@@ -26,7 +26,12 @@ class Grader:
     """Grades predictions by task id; safe to share between threads. Holds the answers, and shows none of them."""
 
     def __init__(
-        self, source: str | Path, sandbox: SandboxConfig | None = None, timeout_s: float = 1800.0, *, ids: Sequence[str] = ()
+        self,
+        source: str | Path,
+        sandbox: SandboxConfig | None = None,
+        timeout_s: float = 1800.0,
+        *,
+        ids: Sequence[str] = (),
     ) -> None:
         """Load the tasks and answers of a task repo or a file of rows. Raises UserError when they cannot be read.
 
@@ -36,8 +41,14 @@ class Grader:
             timeout_s: of one run of the tests.
             ids: only these tasks; all where empty.
         """
-        self.tasks: dict[str, Task] = {task.task_id: task for task in load_tasks(source, ids)}
         self._specs = load_specs(source)
+        self.tasks: dict[str, Task] = {
+            task.task_id: task for task in load_tasks(source, ids) if task.task_id in self._specs
+        }
+        if not self.tasks:
+            raise FormatError(
+                f"{source}: no task in it can be graded: grading needs rows with eval_script, log_parser, FAIL_TO_PASS and PASS_TO_PASS"
+            )
         self._sandbox = grading_sandbox(sandbox or SandboxConfig())
         self._timeout_s = timeout_s
         self._source = source
@@ -70,7 +81,9 @@ class Grader:
 
     def gold(self, task_id: str) -> Prediction:
         """The gold patch of a task, as a prediction of the model `gold`."""
-        return Prediction(task_id=task_id, model="gold", patch=self._specs[self._task(task_id).task_id].gold_patch, exit_status="")
+        return Prediction(
+            task_id=task_id, model="gold", patch=self._specs[self._task(task_id).task_id].gold_patch, exit_status=""
+        )
 
     def eval_script(self, task_id: str) -> str:
         """The script that grading runs, as it is kept beside a verdict."""
@@ -84,6 +97,8 @@ class Grader:
         return Graded(verdict_without_tests(prediction, spec, "infra_failure", note=reason))
 
     def _task(self, task_id: str) -> Task:
-        if task_id not in self.tasks or task_id not in self._specs:
-            raise UnknownTask(f"no task {task_id!r} with an answer in {self._source}: are the --tasks those of the predictions?")
+        if task_id not in self.tasks:
+            raise UnknownTask(
+                f"no task {task_id!r} with an answer in {self._source}: are the --tasks those of the predictions?"
+            )
         return self.tasks[task_id]

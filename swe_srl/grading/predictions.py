@@ -29,18 +29,20 @@ def read_predictions(path: str | Path) -> list[Prediction]:
 
     Raises FormatError naming file and line of a malformed one, and of a task that is predicted twice by one model.
     """
-    found: list[Prediction] = []
+    found: dict[tuple[str, str], Prediction] = {}
     seen: dict[tuple[str, str], str] = {}
     for where, value in _objects(Path(path)):
         prediction = _ours(where, value) if value.get("kind") == "Prediction" else _swe_bench(where, value)
         key = (prediction.task_id, prediction.model)
-        if key in seen:
-            raise FormatError(f"{where}: {key[0]} was already predicted by {key[1]} at {seen[key]}: keep one of the two")
+        if key in found and not found[key].infra_failure:  # a failure of the apparatus was tried again
+            raise FormatError(
+                f"{where}: {key[0]} was already predicted by {key[1]} at {seen[key]}: keep one of the two"
+            )
         seen[key] = where
-        found.append(prediction)
+        found[key] = prediction
     if not found:
         raise FormatError(f"{path}: no predictions in it: expected objects with {', '.join(FIELDS)}")
-    return found
+    return list(found.values())
 
 
 def check_known(predictions: Iterable[Prediction], known: Collection[str], origin: str | Path) -> None:
@@ -77,7 +79,9 @@ def _objects(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
                 return
         parts = sorted(path.rglob("*.pred"))
         if not parts:
-            raise UserError(f"{path} holds no predictions.jsonl, no preds.json and no .pred file: give the path of a predictions file")
+            raise UserError(
+                f"{path} holds no predictions.jsonl, no preds.json and no .pred file: give the path of a predictions file"
+            )
         for part in parts:
             yield from _objects(part)
     elif path.suffix in (".json", ".pred"):
@@ -87,7 +91,7 @@ def _objects(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             yield f"{path}, line {number}", value
 
 
-def _values(path: Path, value: Any) -> Iterator[tuple[str, dict[str, Any]]]:
+def _values(path: Path, value: object) -> Iterator[tuple[str, dict[str, Any]]]:
     """The predictions in a JSON value: one object, a list of them, or a dict keyed by instance id."""
     if isinstance(value, dict) and "instance_id" in value:
         yield str(path), value

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from swe_srl.errors import ConfigError
 from swe_srl.schema import GradingSpec
+
+if TYPE_CHECKING:
+    from swebench.types import TestSpec
 
 START_TEST_OUTPUT = ">>>>> Start Test Output"
 END_TEST_OUTPUT = ">>>>> End Test Output"
@@ -41,7 +44,9 @@ def judge(log: str, spec: GradingSpec, *, version: str = "", whole_log: bool = F
     from swebench.harness.log_parsers import PARSER_REGISTRY
 
     if spec.log_parser not in PARSER_REGISTRY:
-        raise ConfigError(f"task {spec.task_id}: swebench has no log parser {spec.log_parser!r}: mend the task's log_parser")
+        raise ConfigError(
+            f"task {spec.task_id}: swebench has no log parser {spec.log_parser!r}: mend the task's log_parser"
+        )
     if whole_log and START_TEST_OUTPUT not in log:
         log = f"{START_TEST_OUTPUT}\n{log}\n{END_TEST_OUTPUT}\n"
     prediction = {"instance_id": spec.task_id, "model_name_or_path": "", "model_patch": "not read"}
@@ -55,7 +60,7 @@ def judge(log: str, spec: GradingSpec, *, version: str = "", whole_log: bool = F
 
 
 def infra_signature(log: str) -> str:
-    """swebench's guess of what was wrong with the environment, e.g. `out_of_memory`; empty when it has none.
+    """The name swebench gives to what may be wrong with the environment, e.g. `out_of_memory`; empty when it sees nothing.
 
     Advisory, as in swebench: it never changes a verdict.
     """
@@ -65,17 +70,19 @@ def infra_signature(log: str) -> str:
     return str(found[0]) if found else ""
 
 
-def _test_spec(spec: GradingSpec, version: str) -> Any:
+def _test_spec(spec: GradingSpec, version: str) -> TestSpec:
     from swebench.harness.utils import make_test_spec
 
-    return make_test_spec({
-        "instance_id": spec.task_id,
-        "image": "",
-        "repo": "",
-        "version": version,
-        "FAIL_TO_PASS": list(spec.fail_to_pass),
-        "PASS_TO_PASS": list(spec.pass_to_pass),
-        "log_parser": spec.log_parser,
-        "eval_type": spec.eval_type,
-        "eval_script": spec.eval_script,
-    })
+    return make_test_spec(
+        {
+            "instance_id": spec.task_id,
+            "image": "",
+            "repo": "",
+            "version": version,
+            "FAIL_TO_PASS": list(spec.fail_to_pass),
+            "PASS_TO_PASS": list(spec.pass_to_pass),
+            "log_parser": spec.log_parser,
+            "eval_type": spec.eval_type,
+            "eval_script": spec.eval_script,
+        }
+    )

@@ -56,7 +56,8 @@ class Sandbox(Protocol):
 
     def run(self, command: str, *, timeout_s: float) -> CommandResult:
         """Run `command` in bash. At the time-out its whole process group is killed inside the box, what it printed is
-        kept, and the next command works."""
+        kept, and the next command works.
+        """
 
     def read_file(self, path: str) -> bytes:
         """The bytes of a file. Raises FileNotFoundError when there is none, IsADirectoryError for a directory."""
@@ -72,4 +73,6 @@ class Sandbox(Protocol):
 
     def __enter__(self) -> Self: ...
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None: ...
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...

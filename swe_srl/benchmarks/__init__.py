@@ -1,0 +1,1 @@
+"""Where Tasks come from."""

@@ -1,0 +1,66 @@
+"""`swe-srl agree`: held-out steps + a model → how nearly it does what the teacher did next."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def agree(
+    steps: Annotated[
+        Path, typer.Argument(help="Steps: the steps.jsonl that `swe-srl replay` wrote.", show_default=False)
+    ],
+    tasks: Annotated[Path, typer.Option(help="Task repository, or rows (JSONL, JSON, parquet).", show_default=False)],
+    policy: Annotated[
+        str,
+        typer.Option(
+            help="Model id, directory, checkpoint, or URL of an OpenAI-compatible endpoint.", show_default=False
+        ),
+    ],
+    out: Annotated[
+        Path, typer.Option(help="Run directory; the same one continues a run that was stopped.", show_default=False)
+    ],
+    model: Annotated[
+        str, typer.Option(help="Name of the model at the endpoint; needed where --policy is a URL.", show_default=False)
+    ] = "",
+    name: Annotated[
+        str, typer.Option(help="Name of the model in reports; the policy's own by default.", show_default=False)
+    ] = "",
+    reward: Annotated[str, typer.Option(help="What similarity is.")] = "similarity",
+    limit: Annotated[
+        int | None,
+        typer.Option(min=1, help="Measure only so many steps, spread evenly over all.", show_default=False),
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="A setting, e.g. num_samples=8 or max_steps=100.", show_default=False),
+    ] = None,
+) -> None:
+    """Draw answers at each held-out step and compare them with the teacher's action; needs no docker."""
+    from swe_srl.benchmarks.load import load_tasks
+    from swe_srl.cli.console import progress, say, table
+    from swe_srl.evaluation.steps import AgreementConfig, summary_lines
+    from swe_srl.evaluation.steps import agree as agree_all
+    from swe_srl.policy.load import load_policy
+    from swe_srl.rewards.load import reward_config
+    from swe_srl.schema import Step
+    from swe_srl.settings import apply_overrides, build
+    from swe_srl.store import Run, read_records
+
+    table_of_settings = {"max_steps": limit} if limit else {}
+    config = build(AgreementConfig, apply_overrides(table_of_settings, set_ or []), origin="--set")
+    measure = reward_config(reward).build()
+    held_out = list(read_records(steps, Step))
+    ids = sorted({step.task_id for step in held_out})
+    known = {task.task_id: task for task in load_tasks(tasks, ids)}
+    run = Run(out)
+    acting = load_policy(policy, model=model)
+    try:
+        with progress("steps", len(held_out)) as advance:
+            rows = agree_all(held_out, known, acting, measure, run, config, model=name, progress=advance)
+    finally:
+        acting.close()
+    table(f"agreement with the teacher on {len(rows)} steps", ["measure", "value [95 %]"], summary_lines(rows))
+    say(f"rows are in {out}/step_agreement.jsonl; next: swe-srl report {out} --out {out}/report")

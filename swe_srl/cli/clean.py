@@ -1,0 +1,35 @@
+"""`swe-srl clean`: boxes, images and caches that swe-srl made → gone."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+
+def clean(
+    images: Annotated[
+        bool, typer.Option(help="Also remove the images that swe-srl built, the base image included.")
+    ] = True,
+    caches: Annotated[bool, typer.Option("--caches", help="Also empty the cache folder (downloads, wheels).")] = False,
+    running: Annotated[
+        bool, typer.Option("--running", help="Also remove boxes that a living process still uses.")
+    ] = False,
+) -> None:
+    """Remove the boxes and images that swe-srl made, known by their labels; with --caches the cache folder too."""
+    import shutil
+
+    from swe_srl.assets import cache_dir
+    from swe_srl.cli.console import say
+    from swe_srl.runtime.images import remove_images
+    from swe_srl.runtime.reaper import reap
+
+    num_boxes = reap(even_alive=running)
+    say(f"{num_boxes} boxes removed")
+    if images:
+        removed, kept = remove_images()
+        say(f"{len(removed)} images removed" + (f"; still in use: {', '.join(kept)}" if kept else ""))
+    if caches:
+        folder = cache_dir(".").resolve()
+        shutil.rmtree(folder)
+        say(f"{folder} removed")

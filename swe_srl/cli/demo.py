@@ -1,0 +1,121 @@
+"""`swe-srl demo`: the whole pipeline on real projects, each stage by its own verb, so that every line can be run by hand."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, NamedTuple
+
+import typer
+
+from swe_srl.cli.console import say
+from swe_srl.settings import Config
+
+
+class DemoConfig(Config):
+    """What the demo makes, trains and measures."""
+
+    train_recipes: tuple[str, ...]
+    """Projects whose tasks are trained on."""
+    train_tasks: int
+    """Tasks per training project."""
+    test_recipes: tuple[str, ...]
+    """Projects never trained on."""
+    test_tasks: int
+    samples: int = 1
+    """Trajectories per training task."""
+    heldout_steps: int
+    """Steps of the test projects on which agreement with the teacher is measured."""
+    student: str = "smollm2-135m"
+    sft: str
+    """Preset of the warm start."""
+    srl: str
+    """Preset of SRL on top of it."""
+    mode: str
+    """Preset of the agent mode in which all three models are measured."""
+    workers: int = 2
+
+
+class Stage(NamedTuple):
+    """One verb of the pipeline."""
+
+    title: str
+    arguments: tuple[str, ...]
+
+
+def stages(config: DemoConfig, out: Path) -> Iterator[Stage]:
+    """The demo as a list of command lines, in order."""
+    train, test, workers = str(out / "tasks-train"), str(out / "tasks-test"), ("--workers", str(config.workers))
+    for title, recipes, number, tasks in (
+        ("Plant bugs in the projects to train on", config.train_recipes, config.train_tasks, train),
+        ("Plant bugs in a project never trained on", config.test_recipes, config.test_tasks, test),
+    ):
+        yield Stage(title, ("tasks", "make", *recipes, "--num", str(number), "--out", tasks, *workers))
+        yield Stage("Check them: the gold patch resolves, the empty one does not", ("tasks", "check", tasks, "--repeats", "1", *workers))
+    for name, tasks, samples in (("train", train, config.samples), ("test", test, 1)):
+        teach, replay = out / f"teach-{name}", out / f"replay-{name}"
+        yield Stage(
+            f"A teacher over HTTP solves the {name} tasks",
+            ("teach", "--tasks", tasks, "--model", "oracle", "--samples", str(samples), "--out", str(teach), *workers),
+        )
+        yield Stage("Replay every command", ("replay", str(teach / "trajectories.jsonl"), "--tasks", tasks, "--out", str(replay), *workers))
+    steps, models = out / "replay-train" / "steps.jsonl", {"base": config.student}
+    for title, name, preset, start in (
+        ("SFT warm start", "sft", config.sft, config.student),
+        ("SRL on top of it", "sft+srl", config.srl, str(out / "sft" / "final")),
+    ):
+        arguments = ("train", preset, "--model", start, "--steps", str(steps), "--tasks", train, "--out", str(out / name))
+        yield Stage(title, arguments)
+        models[name] = str(out / name / "final")
+    yield from _measure(config, out, test, models)
+
+
+def _measure(config: DemoConfig, out: Path, tasks: str, models: dict[str, str]) -> Iterator[Stage]:
+    runs = []
+    for name, model in models.items():
+        run = str(out / "eval" / name)
+        runs.append(run)
+        heldout = str(out / "replay-test" / "steps.jsonl")
+        common = ("--tasks", tasks, "--policy", model, "--name", name, "--out", run)
+        yield Stage(f"{name}: agreement with the teacher on held-out steps", ("agree", heldout, *common, "--limit", str(config.heldout_steps)))
+        yield Stage(f"{name}: solve the held-out tasks in boxes", ("predict", config.mode, *common))
+        yield Stage(
+            f"{name}: grade each patch in a fresh box",
+            ("grade", f"{run}/predictions.jsonl", "--tasks", tasks, "--out", run, "--workers", str(config.workers)),
+        )
+    yield Stage("Report", ("report", *runs, "--title", "swe-srl demo", "--out", str(out / "report")))
+
+
+def demo(
+    out: Annotated[Path, typer.Option(help="Where everything goes; call again with the same place to go on.")] = Path("demo"),
+    preset: Annotated[str, typer.Option(help="A preset or TOML file of sizes.")] = "demo",
+    set_: Annotated[list[str] | None, typer.Option("--set", help="Override a setting: a=b.")] = None,
+    dry_run: Annotated[bool, typer.Option(help="Print the commands and run none.")] = False,
+) -> None:
+    """The whole pipeline, small and real: tasks, teacher, replay, SFT, SRL, evaluation, report."""
+    from swe_srl.settings import load
+
+    plan = list(stages(load(DemoConfig, preset, set_ or ()), out))
+    begun = time.monotonic()
+    for number, stage in enumerate(plan, start=1):
+        say(f"\n[{number}/{len(plan)}, {(time.monotonic() - begun) / 60:.1f} min] {stage.title}")
+        say(f"$ swe-srl {' '.join(stage.arguments)}")
+        if dry_run:
+            continue
+        done = subprocess.run([sys.executable, "-m", "swe_srl.cli", *stage.arguments], check=False)
+        if done.returncode:
+            say(f"\nThe demo stopped at stage {number}; mend that and call it again: finished stages are not repeated.")
+            raise typer.Exit(done.returncode)
+    say(f"\nDone in {(time.monotonic() - begun) / 60:.1f} minutes. Everything is under {out}/:")
+    for path, what in (
+        ("report/report.md", "the numbers, with every denominator"),
+        ("eval/*/episodes.jsonl", "what each model did, turn by turn"),
+        ("replay-train/steps.jsonl", "the teacher's steps"),
+        ("sft+srl/metrics.jsonl", "reward, kept groups and lengths per update"),
+        ("sft+srl/final", "the student, as a Hugging Face directory"),
+    ):
+        say(f"  {out}/{path}: {what}")
+    say(f"Next: swe-srl train srl-cpu --model {out}/sft+srl/final --steps {out}/replay-train/steps.jsonl --tasks {out}/tasks-train --out runs/longer")

@@ -1,0 +1,52 @@
+"""`swe-srl grade`: predictions → verdicts, each in a fresh box."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def grade(
+    predictions: Annotated[
+        Path,
+        typer.Argument(help="Predictions: JSONL, JSON, .pred, or the --out of `swe-srl predict`.", show_default=False),
+    ],
+    tasks: Annotated[
+        Path,
+        typer.Option(help="Task repository, or rows (JSONL, JSON, parquet) whose images exist.", show_default=False),
+    ],
+    out: Annotated[
+        Path, typer.Option(help="Run directory; the same one continues a run that was stopped.", show_default=False)
+    ],
+    workers: Annotated[int, typer.Option(min=1, help="Boxes at the same time.")] = 2,
+    timeout: Annotated[float, typer.Option(min=1, help="Seconds that the tests of one task may take.")] = 1800.0,
+    memory: Annotated[int, typer.Option(min=64, help="Memory of one box in MiB.")] = 2048,
+) -> None:
+    """Apply each patch in a fresh box, run the trusted tests, and judge by SWE-bench's rules."""
+    from swe_srl.cli.console import progress, say, table
+    from swe_srl.errors import ApparatusError
+    from swe_srl.grading.grader import Grader
+    from swe_srl.grading.predictions import read_predictions
+    from swe_srl.grading.run import grade_all
+    from swe_srl.runtime.base import Limits, SandboxConfig
+    from swe_srl.store import Run
+
+    found = read_predictions(predictions)
+    grader = Grader(tasks, SandboxConfig(limits=Limits(memory_mib=memory)), timeout)
+    with progress("grading", len(found)) as advance:
+        verdicts = grade_all(found, grader, Run(out), source=tasks, workers=workers, progress=advance)
+    statuses = [verdict.status for verdict in verdicts]
+    table(
+        "verdicts",
+        ["status", "predictions"],
+        [[status, str(statuses.count(status))] for status in dict.fromkeys(sorted(statuses))],
+    )
+    failures = [verdict for verdict in verdicts if verdict.status == "infra_failure"]
+    if failures:
+        raise ApparatusError(
+            f"{len(failures)} of {len(verdicts)} predictions could not be graded, the first ({failures[0].task_id}) because: "
+            f"{failures[0].note}: the other verdicts are in {out}; call the same command again for the rest"
+        )
+    say(f"verdicts and SWE-bench's files are in {out}; next: swe-srl report {out} --out {out}/report")

@@ -1,0 +1,31 @@
+"""`swe-srl report`: run directories → report.json and report.md."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def report(
+    runs: Annotated[
+        list[Path],
+        typer.Argument(help="The --out of predict, grade and agree, in the order to compare them.", show_default=False),
+    ],
+    out: Annotated[Path, typer.Option(help="Directory for report.json and report.md.", show_default=False)],
+    title: Annotated[str, typer.Option(help="Heading of the report.")] = "swe-srl report",
+) -> None:
+    """Say what every model did, with each denominator, 95 % intervals, and paired differences between neighbours."""
+    from swe_srl.cli.console import say, table
+    from swe_srl.reporting.collect import collect
+    from swe_srl.reporting.render import paired_rows, summary_table, write_report
+    from swe_srl.reporting.summarise import summarise
+
+    result = summarise(collect(runs), title=title)
+    paths = write_report(result, out)
+    head, *lines = summary_table(result)
+    table(title, head, lines)
+    if result.paired:
+        table("paired differences", ["first → second", "measure", "difference [95 %]", "n", "p"], paired_rows(result))
+    say(f"written: {', '.join(map(str, paths))}")

@@ -1,0 +1,106 @@
+"""`swe-srl tasks`: make, check, import and list tasks."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help="Make, import, check and list tasks.")
+
+TasksArgument = Annotated[Path, typer.Argument(help="A task repository.", metavar="TASKS")]
+WorkersOption = Annotated[int, typer.Option(min=1, help="Boxes at a time.")]
+
+
+@app.command()
+def make(
+    recipes: Annotated[list[str], typer.Argument(help="Recipes: names of bundled ones (see `tasks recipes`) or TOML files.", metavar="RECIPE...")],
+    out: Annotated[Path, typer.Option(help="The task repository to make, or to go on with.")],
+    num: Annotated[int | None, typer.Option(min=1, help="Tasks of each recipe, in place of its own number.")] = None,
+    workers: WorkersOption = 2,
+) -> None:
+    """Plant bugs in real projects and keep those that their own tests show."""
+    from swe_srl.cli.console import progress, say
+    from swe_srl.making.make import make_tasks
+    from swe_srl.making.recipe import load_recipe
+
+    for name in recipes:
+        recipe = load_recipe(name)
+        with progress(f"planting bugs in {recipe.package}", num or recipe.num_tasks) as advance:
+            made = make_tasks([recipe], out, num=num, workers=workers, progress=advance)
+        say(f"{recipe.package}: {len(made[0].task_ids)} tasks of {made[0].num_tried} mutations tried")
+    say(f"next: swe-srl tasks check {out}")
+
+
+@app.command()
+def check(
+    tasks: TasksArgument,
+    repeats: Annotated[int, typer.Option(min=1, help="Runs of each of gold patch and no patch.")] = 2,
+    workers: WorkersOption = 2,
+    task: Annotated[list[str] | None, typer.Option(help="Only this task; may be given again.")] = None,
+) -> None:
+    """See that the gold patch resolves each task, that no patch does not, and that repeats agree."""
+    from swe_srl.cli.console import progress, say
+    from swe_srl.errors import ApparatusError
+    from swe_srl.making.check import check_tasks
+
+    with progress("checking tasks") as advance:
+        found = check_tasks(tasks, ids=task or (), repeats=repeats, workers=workers, progress=advance)
+    for task_id in found.flaky:
+        say(f"not as wanted: {task_id} (listed in {tasks / 'flaky.txt'}, used by nobody)")
+    for failure in found.failures:
+        say(f"not run: {failure}")
+    say(f"{len(found.good)} of {found.num_tasks} tasks: gold resolves, no patch does not, {repeats} repeats agree")
+    if found.failures:
+        raise ApparatusError(f"{len(found.failures)} runs of tests failed for no fault of the tasks: call again to repeat them")
+
+
+@app.command(name="import")
+def import_(
+    rows: Annotated[Path, typer.Argument(help="SWE-bench v5 rows: JSONL, JSON or parquet.", metavar="ROWS")],
+    out: Annotated[Path, typer.Option(help="The task repository to write.")],
+    split: Annotated[str, typer.Option(help="Split that the tasks are put in.")] = "test",
+) -> None:
+    """Write the rows of another benchmark as a task repository."""
+    from swe_srl.cli.console import say
+    from swe_srl.making.exchange import import_rows
+
+    imported = import_rows(rows, out, split=split)
+    for task_id, reason in imported.skipped.items():
+        say(f"not imported: {task_id}: {reason}")
+    say(f"{len(imported.task_ids)} of {len(imported.task_ids) + len(imported.skipped)} rows imported")
+
+
+@app.command(name="rows")
+def rows_(tasks: TasksArgument) -> None:
+    """Print the tasks with their answers as SWE-bench v5 rows, which `swebench eval` reads."""
+    from swe_srl.making.exchange import export_rows
+
+    for line in export_rows(tasks):
+        sys.stdout.write(f"{line}\n")
+
+
+@app.command(name="list")
+def list_(tasks: Annotated[Path, typer.Argument(help="A task repository, or rows.", metavar="TASKS")]) -> None:
+    """List tasks: id, repository, and the first line of the problem."""
+    from swe_srl.benchmarks.load import load_tasks
+    from swe_srl.cli.console import table
+
+    found = load_tasks(tasks)
+    table(f"{len(found)} tasks in {tasks}", ("id", "repository", "problem"), [(t.task_id, t.repo, _headline(t.problem_statement)) for t in found])
+
+
+@app.command()
+def recipes() -> None:
+    """List the bundled recipes."""
+    from swe_srl.cli.console import table
+    from swe_srl.making.recipe import bundled, load_recipe
+
+    found = [load_recipe(name) for name in bundled()]
+    table("Bundled recipes", ("name", "version", "split", "tasks", "licence"), [(r.package, r.version, r.split, str(r.num_tasks), r.licence) for r in found])
+
+
+def _headline(text: str) -> str:
+    return next((line.strip() for line in text.splitlines() if line.strip()), "")[:80]

@@ -1,0 +1,156 @@
+"""Held-out Steps + Policy → how often, and how nearly, the model does what the teacher did next."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TypeVar
+
+from pydantic import Field
+
+from swe_srl.dialogue import ContextConfig, parse, render, turn_of
+from swe_srl.errors import FormatError, UnknownTask
+from swe_srl.policy.base import Completion, Policy, Sampling
+from swe_srl.rewards.base import RewardFn
+from swe_srl.schema import Step, StepAgreement, Task
+from swe_srl.settings import Config
+from swe_srl.statistics import bootstrap_mean, wilson
+from swe_srl.store import Run
+
+T = TypeVar("T")
+
+STEP_AGREEMENT = "step_agreement.jsonl"
+SETTINGS = "agree.json"
+
+
+class AgreementConfig(Config):
+    """How step agreement is measured."""
+
+    context: ContextConfig = ContextConfig()
+    sampling: Sampling = Sampling(temperature=1.0)
+    num_samples: int = Field(4, ge=1)
+    """Answers drawn at each step."""
+    batch_size: int = Field(4, ge=1)
+    """Steps answered in one call of the policy."""
+    max_steps: int | None = Field(None, ge=1)
+    """Measure only so many, spread evenly over all; their histories stay whole."""
+
+
+def agree(
+    steps: Sequence[Step],
+    tasks: Mapping[str, Task],
+    policy: Policy,
+    reward: RewardFn,
+    run: Run,
+    config: AgreementConfig,
+    *,
+    model: str = "",
+    progress: Callable[[int, int], None] | None = None,
+) -> list[StepAgreement]:
+    """Measure every step, in order; rows go to `step_agreement.jsonl` as they are ready.
+
+    `model` is the name in the rows; the policy's own where empty. Steps are cut into the same batches at every start, so that a run that was stopped ends with the same numbers.
+    Raises UnknownTask or FormatError before anything is sampled, UserError when the run was started with other settings.
+    """
+    histories = _spread(list(_with_history(steps, tasks)), config.max_steps)
+    model = model or policy.name
+    with run.exclusive():
+        run.remember(SETTINGS, {"model": model, "num_steps": len(steps), **config.model_dump(mode="json")})
+        rows = {row.step_id: row for row in run.read(STEP_AGREEMENT, StepAgreement)}
+        with run.append(STEP_AGREEMENT, StepAgreement) as file:
+            for start in range(0, len(histories), config.batch_size):
+                batch = histories[start : start + config.batch_size]
+                if any(step.step_id not in rows for step, _ in batch):
+                    for row in _measure(batch, tasks, policy, reward, model, config):
+                        if row.step_id not in rows:
+                            file.write(row)
+                            rows[row.step_id] = row
+                if progress:
+                    progress(start + len(batch), len(histories))
+    return [rows[step.step_id] for step, _ in histories]
+
+
+def _spread(items: list[T], limit: int | None) -> list[T]:
+    """At most `limit` of `items`, evenly spaced, in order."""
+    if limit is None or limit >= len(items):
+        return items
+    return [items[index * len(items) // limit] for index in range(limit)]
+
+
+def _with_history(steps: Sequence[Step], tasks: Mapping[str, Task]) -> Iterator[tuple[Step, list[Step]]]:
+    """Each step with the steps of its trajectory before it."""
+    trajectories: dict[str, dict[int, Step]] = {}
+    seen: set[str] = set()
+    for step in steps:
+        if step.task_id not in tasks:
+            raise UnknownTask(
+                f"step {step.step_id}: no task {step.task_id!r} among the {len(tasks)} given: are these steps of other --tasks?"
+            )
+        if step.step_id in seen:
+            raise FormatError(f"step {step.step_id} stands twice in the steps: keep one of the two")
+        seen.add(step.step_id)
+        trajectories.setdefault(step.trajectory_id, {})[step.index] = step
+    for step in steps:
+        earlier = trajectories[step.trajectory_id]
+        yield step, [earlier[index] for index in sorted(earlier) if index < step.index]
+
+
+def _measure(
+    batch: Sequence[tuple[Step, Sequence[Step]]],
+    tasks: Mapping[str, Task],
+    policy: Policy,
+    reward: RewardFn,
+    model: str,
+    config: AgreementConfig,
+) -> Iterator[StepAgreement]:
+    prompts = [
+        render(tasks[step.task_id], [turn_of(earlier) for earlier in history], config.context)
+        for step, history in batch
+    ]
+    answers = policy.complete(prompts, config.sampling, num_samples=config.num_samples)
+    for (step, _), completions in zip(batch, answers, strict=True):
+        yield measure_step(step, completions, reward, model)
+
+
+def measure_step(step: Step, completions: Sequence[Completion], reward: RewardFn, model: str) -> StepAgreement:
+    """Compare the answers drawn at one step with the teacher's action there."""
+    commands = [parse(completion.text).command for completion in completions]
+    values = [
+        max(0.0, reward(completion.text, step.command).value) if command else 0.0
+        for completion, command in zip(completions, commands, strict=True)
+    ]
+    return StepAgreement(
+        step_id=step.step_id,
+        trajectory_id=step.trajectory_id,
+        task_id=step.task_id,
+        model=model,
+        tool=step.command.tool,
+        num_samples=len(completions),
+        similarity=math.fsum(values) / len(values),
+        num_well_formed=sum(command is not None for command in commands),
+        num_same_tool=sum(command is not None and command.tool == step.command.tool for command in commands),
+        mean_tokens=sum(completion.num_tokens for completion in completions) / len(completions),
+    )
+
+
+def summary_lines(rows: Sequence[StepAgreement]) -> list[list[str]]:
+    """(measure, value with its 95 % interval) for a table: over all steps, and the similarity for each of the teacher's tools."""
+    lines = [_similarity("similarity", rows)]
+    lines += [
+        _similarity(f"  where the teacher used {tool}", [row for row in rows if row.tool == tool])
+        for tool in sorted({row.tool for row in rows})
+    ]
+    num_samples = sum(row.num_samples for row in rows)
+    for words, k in (
+        ("well-formed", sum(row.num_well_formed for row in rows)),
+        ("same tool", sum(row.num_same_tool for row in rows)),
+    ):
+        share = wilson(k, num_samples)
+        lines.append([words, f"{share.value:.3f} [{share.low:.3f}, {share.high:.3f}] ({k} of {num_samples} samples)"])
+    tokens = bootstrap_mean([row.mean_tokens for row in rows], groups=[row.task_id for row in rows])
+    return [*lines, ["tokens per answer", f"{tokens.value:.1f} [{tokens.low:.1f}, {tokens.high:.1f}]"]]
+
+
+def _similarity(words: str, rows: Sequence[StepAgreement]) -> list[str]:
+    mean = bootstrap_mean([row.similarity for row in rows], groups=[row.task_id for row in rows])
+    return [words, f"{mean.value:.3f} [{mean.low:.3f}, {mean.high:.3f}] ({mean.n} steps)"]

@@ -1,0 +1,112 @@
+"""Predictions + Grader → verdicts.jsonl and SWE-bench's own files; stopped at any moment, it goes on where it was."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from swe_srl.fanout import fan_out
+from swe_srl.grading.grade import Graded
+from swe_srl.grading.papers import write_metadata, write_papers, write_run_reports
+from swe_srl.grading.predictions import check_known
+from swe_srl.schema import Prediction, Task, Verdict
+from swe_srl.store import Run, write_json
+
+VERDICTS = "verdicts.jsonl"
+SETTINGS = "grade.json"
+
+
+class Grades(Protocol):
+    """What `grade_all` asks of a Grader."""
+
+    tasks: dict[str, Task]
+
+    def grade(self, prediction: Prediction) -> Graded:
+        """Grade one prediction."""
+
+    def eval_script(self, task_id: str) -> str:
+        """The script that grading runs."""
+
+    def infra_failure(self, prediction: Prediction, reason: str) -> Graded:
+        """The record of a failure of the apparatus."""
+
+
+def key_of(verdict: Verdict) -> tuple[str, str, str]:
+    """A verdict belongs to one patch: a changed patch is graded again."""
+    return verdict.task_id, verdict.model, verdict.patch_digest
+
+
+def current_verdicts(run: Run) -> dict[tuple[str, str], Verdict]:
+    """The verdict in force for each (task, model): the last one written."""
+    return {(verdict.task_id, verdict.model): verdict for verdict in run.read(VERDICTS, Verdict)}
+
+
+def grade_all(
+    predictions: Sequence[Prediction],
+    grader: Grades,
+    run: Run,
+    *,
+    source: str | Path,
+    workers: int = 2,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Verdict]:
+    """Grade all predictions, each in a fresh box; the verdicts stand in the order of the predictions.
+
+    What a run before this one has decided is not graded again, except failures of the apparatus. One such failure is
+    recorded and the others go on; a missing engine ends the run. `source` is where the tasks came from, for the papers.
+
+    Raises UnknownTask before anything is run, UserError when another process works in the same directory.
+    """
+    check_known(predictions, grader.tasks, origin=source)
+    with run.exclusive():
+        write_json(
+            run.path / SETTINGS,
+            {
+                "tasks": str(source),
+                "task_ids": sorted(grader.tasks),
+                "submitted": [[prediction.task_id, prediction.model] for prediction in predictions],
+            },
+        )
+        write_metadata(run, source)
+        before = {
+            key_of(verdict): verdict for verdict in run.read(VERDICTS, Verdict) if verdict.status != "infra_failure"
+        }
+        in_force = current_verdicts(run)
+        done = 0
+        with run.append(VERDICTS, Verdict) as verdicts:
+            for graded, prediction in _graded(predictions, grader, before, workers):
+                verdict = graded.verdict
+                place = (verdict.task_id, verdict.model)
+                if in_force.get(place) != verdict:
+                    # an old patch that came back has its old verdict written again: the last line is the one in force
+                    if key_of(verdict) not in before:
+                        write_papers(run, prediction, graded, grader.eval_script(prediction.task_id))
+                    verdicts.write(verdict)
+                    in_force[place] = verdict
+                done += 1
+                if progress:
+                    progress(done, len(predictions))
+        found = [in_force[prediction.task_id, prediction.model] for prediction in predictions]
+        write_run_reports(run, found, grader.tasks)
+        return found
+
+
+def _graded(
+    predictions: Sequence[Prediction], grader: Grades, before: Mapping[tuple[str, str, str], Verdict], workers: int
+) -> Iterator[tuple[Graded, Prediction]]:
+    """Each prediction with its verdict, old or new, as it is ready."""
+    pending = []
+    for prediction in predictions:
+        old = before.get((prediction.task_id, prediction.model, prediction.patch_digest))
+        if prediction.infra_failure:
+            yield grader.infra_failure(prediction, f"while predicting: {prediction.infra_failure}"), prediction
+        elif old:
+            yield Graded(old), prediction
+        else:
+            pending.append(prediction)
+    for outcome in fan_out(grader.grade, pending, workers=workers):
+        if outcome.value is None:
+            yield grader.infra_failure(outcome.item, str(outcome.failure)), outcome.item
+        else:
+            yield outcome.value, outcome.item

@@ -1,0 +1,1 @@
+"""Trajectories → Steps: every command run again, compared with what the teacher saw."""

@@ -1,0 +1,141 @@
+"""mini-swe-agent's `.traj.json` (format mini-swe-agent-1.1 of its v2, and plain v1) → a Trajectory.
+
+Every action of mini-swe-agent is bash in a fresh shell. Its end marker becomes `submit`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from swe_srl.replay.formats.base import BadRecord
+from swe_srl.schema import Command, Trajectory, Turn, Usage
+
+NAME = "mini-swe-agent"
+
+_FENCE = re.compile(r"```(?:mswea_bash_command|bash)\s*\n(.*?)\n```|<mswea_bash_command>(.*?)</mswea_bash_command>", re.DOTALL)
+_SUBMIT = re.compile(r"(?:cd /testbed && )?echo [\"']?(?:COMPLETE_TASK_AND_SUBMIT_FINAL_OUTPUT|MINI_SWE_AGENT_FINAL_OUTPUT)\b")
+_OBSERVATION = re.compile(r"\s*<returncode>(-?\d+)</returncode>\s*(?:<output>\n?(.*?)</output>)?", re.DOTALL)
+_EXIT_STATUS = {"Submitted": "submitted", "LimitsExceeded": "turn_limit", "TimeExceeded": "time_limit"}
+
+
+def sniff(path: Path, head: str) -> bool:
+    """By the file's name, or by the format it names."""
+    return path.name.endswith(".traj.json") or '"trajectory_format": "mini-swe-agent' in head
+
+
+def read(path: Path) -> Iterator[Trajectory | BadRecord]:
+    """The one trajectory of the file."""
+    try:
+        data = json.loads(path.read_text())
+    except ValueError as error:
+        yield BadRecord(str(path), None, f"not JSON: {error}")
+        return
+    if not isinstance(data, dict) or not isinstance(data.get("messages"), list) or not isinstance(data.get("info"), dict):
+        yield BadRecord(str(path), None, "no `messages` and `info`: not a mini-swe-agent trajectory")
+        return
+    try:
+        turns = tuple(_turns(data["messages"]))
+        if not any(turn.command for turn in turns):
+            yield BadRecord(str(path), None, "no action in it")
+            return
+        yield _trajectory(path, data, turns)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        yield BadRecord(str(path), None, f"not a mini-swe-agent trajectory: {type(error).__name__}: {error}")
+
+
+def _trajectory(path: Path, data: dict[str, Any], turns: tuple[Turn, ...]) -> Trajectory:
+    info = data["info"]
+    model = _model(info)
+    task_id = str(data.get("instance_id") or path.name.removesuffix(".traj.json"))
+    status = str(info.get("exit_status") or "")
+    version = data.get("trajectory_format") or "mini-swe-agent-1"
+    return Trajectory(
+        trajectory_id=f"{task_id}.{model.rpartition('/')[2]}",
+        task_id=task_id,
+        model=model,
+        source=str(version),
+        session="fresh",
+        turns=turns,
+        exit_status=_EXIT_STATUS.get(status, status),
+        patch=_patch(info.get("submission") or "") if status == "Submitted" else "",
+        usage=Usage(cost_usd=float((info.get("model_stats") or {}).get("instance_cost") or 0.0)),
+    )
+
+
+def _model(info: dict[str, Any]) -> str:
+    model = (info.get("config") or {}).get("model")
+    name = model.get("model_name") if isinstance(model, dict) else model
+    return str(name or "unknown")
+
+
+def _patch(submission: str) -> str:
+    """The submission as a diff that ends in a newline; empty where it is none."""
+    start = submission.find("diff --git")
+    return submission[start:].rstrip("\n") + "\n" if start >= 0 else ""
+
+
+def _turns(messages: list[dict[str, Any]]) -> Iterator[Turn]:
+    """One turn per action; an answer without one becomes a turn without a command."""
+    position = 0
+    while position < len(messages):
+        message = messages[position]
+        position += 1
+        if message.get("role") != "assistant":
+            continue
+        answers = []
+        while position < len(messages) and messages[position].get("role") in ("tool", "user"):
+            answers.append(messages[position])
+            position += 1
+        yield from _exchange(message, answers)
+
+
+def _exchange(message: dict[str, Any], answers: list[dict[str, Any]]) -> Iterator[Turn]:
+    text = _text(message.get("content"))
+    thought = str(message.get("reasoning_content") or _FENCE.sub("", text)).strip()
+    actions = _actions(message, text)
+    if not actions:
+        yield Turn(thought=thought, command=None, completion=text, observation=_text(answers[0].get("content")) if answers else "")
+    for number, action in enumerate(actions):
+        command = Command(tool="submit") if _SUBMIT.match(action.strip()) else Command(tool="bash", arguments={"command": action})
+        seen = _seen(answers[number]) if number < len(answers) else {}
+        if command.tool == "submit":
+            seen = {"exit_code": 0}
+        yield Turn(thought=thought if number == 0 else "", command=command, completion=text if number == 0 else "", **seen)
+
+
+def _actions(message: dict[str, Any], text: str) -> list[str]:
+    recorded = (message.get("extra") or {}).get("actions")
+    if recorded is not None:
+        return [action["command"] for action in recorded]
+    calls = message.get("tool_calls") or []
+    if calls:
+        return [json.loads(call["function"]["arguments"])["command"] for call in calls]
+    return [(fenced or tagged).strip("\n") for fenced, tagged in _FENCE.findall(text)][:1]
+
+
+def _seen(answer: dict[str, Any]) -> dict[str, Any]:
+    """Observation, exit code and time-out, as fields of a Turn."""
+    extra = answer.get("extra") or {}
+    if "raw_output" in extra:
+        failed = bool(extra.get("exception_info"))
+        return {
+            "observation": str(extra["raw_output"] or ""),
+            "exit_code": None if failed else extra.get("returncode"),
+            "timed_out": failed and extra.get("exception_type") == "TimeoutExpired",
+        }
+    content = _text(answer.get("content"))
+    match = _OBSERVATION.match(content)
+    if not match:
+        return {"observation": content, "timed_out": "timed out" in content[:200]}
+    return {"observation": match.group(2) or "", "exit_code": int(match.group(1))}
+
+
+def _text(content: object) -> str:
+    """Content as text, be it a string or a list of parts."""
+    if isinstance(content, list):
+        return "".join(str(part.get("text", "")) for part in content)
+    return str(content or "")

@@ -1,0 +1,1 @@
+"""Run directories → Report: numbers with their denominators and intervals."""

@@ -1,0 +1,1 @@
+"""Tasks → accepted trajectories, through a teacher's API."""

@@ -1,0 +1,150 @@
+"""Gold patch → Changes; Change → the command that makes it, as a person at a shell would write it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from swe_srl.schema import Command
+
+TOKEN = re.compile(r"\w+|\s+|[<>=!+\-*/%]=|//|\*\*|.")
+_HUNK = re.compile(r"^@@ -(\d+)(?:,\d+)? \+\d+(?:,\d+)? @@ ?(.*)$")
+_DEF = re.compile(r"(?:async )?def (\w+)")
+"""A function at the top of a module."""
+
+
+class Change(NamedTuple):
+    """Neighbouring lines that become others."""
+
+    path: str
+    line: int
+    """Number of the first line of `old` in the file as it is; where `old` is empty, of the line after which `new` comes."""
+    old: tuple[str, ...]
+    new: tuple[str, ...]
+    before: tuple[str, ...]
+    """The unchanged lines just above, as far as they are known."""
+    after: tuple[str, ...]
+    """The unchanged lines just below."""
+    function: str
+    """Name of the top-level function around it, as far as it is known."""
+
+
+class Fragment(NamedTuple):
+    """A piece of a line that becomes another; its first occurrence is meant."""
+
+    old: str
+    new: str
+
+
+def changes_of(patch: str) -> list[Change]:
+    """Every change of a patch, one per hunk, in its order."""
+    found: list[Change] = []
+    path, lines = "", patch.splitlines()
+    position = 0
+    while position < len(lines):
+        line = lines[position]
+        position += 1
+        if line.startswith("+++ "):
+            path = line[4:].split("\t")[0].removeprefix("b/")
+        elif match := _HUNK.match(line):
+            start = position
+            while position < len(lines) and lines[position][:1] in (" ", "+", "-", "\\", "") and not lines[position].startswith("--- a/"):
+                position += 1
+            change = _change_of_hunk(path, int(match.group(1)), match.group(2), lines[start:position])
+            found += [change] if change else []
+    return found
+
+
+def _change_of_hunk(path: str, number: int, heading: str, lines: list[str]) -> Change | None:
+    """What the hunk that begins at line `number` of the old file changes, from its first changed line to its last."""
+    lines = [line for line in lines if not line.startswith("\\")]
+    changed = [position for position, line in enumerate(lines) if line[:1] in ("+", "-")]
+    if not changed:
+        return None
+    above, block, below = lines[: changed[0]], lines[changed[0] : changed[-1] + 1], lines[changed[-1] + 1 :]
+    old = tuple(line[1:] for line in block if not line.startswith("+"))
+    new = tuple(line[1:] for line in block if not line.startswith("-"))
+    names = [match.group(1) for match in map(_DEF.match, [heading, *(line[1:] for line in above), *old]) if match]
+    first = number + len(above) if old else number + len(above) - 1
+    return Change(
+        path, first, old, new, tuple(line[1:] for line in above), tuple(line[1:] for line in below), names[-1] if names else ""
+    )
+
+
+def fragments(old: str, new: str) -> Iterator[Fragment]:
+    """Pieces of `old` whose replacement gives exactly `new`, the shortest first; they begin and end with whole tokens."""
+    olds, news = TOKEN.findall(old), TOKEN.findall(new)
+    head = 0
+    while head < min(len(olds), len(news)) and olds[head] == news[head]:
+        head += 1
+    tail = 0
+    while tail < min(len(olds), len(news)) - head and olds[-1 - tail] == news[-1 - tail]:
+        tail += 1
+    for width in range(len(olds) + 1):
+        for left in range(width + 1):
+            start, end = max(0, head - left), max(0, tail - (width - left))
+            piece = Fragment("".join(olds[start : len(olds) - end]), "".join(news[start : len(news) - end]))
+            if not piece.old.strip() or piece.old != piece.old.strip() or not piece.new.strip():
+                continue
+            if old.replace(piece.old, piece.new, 1) == new:
+                yield piece
+
+
+def sed_substitute(path: str, line: int, piece: Fragment) -> Command | None:
+    """`sed -i 'Ns/old/new/' path`; None where the piece holds what sed or the shell would take differently."""
+    if "'" in piece.old + piece.new or "\n" in piece.old + piece.new:
+        return None
+    mark = next((mark for mark in "/|#" if mark not in piece.old + piece.new), None)
+    if mark is None:
+        return None
+    pattern = re.sub(r"([\\.*\[\]^$])", r"\\\1", piece.old)
+    replacement = re.sub(r"([\\&])", r"\\\1", piece.new)
+    return bash(f"sed -i '{line}s{mark}{pattern}{mark}{replacement}{mark}' {path}")
+
+
+def by_sed(change: Change) -> Command | None:
+    """The change as one sed command; None where it would not be a short one."""
+    if not change.new:
+        last = change.line + len(change.old) - 1
+        return bash(f"sed -i '{change.line}{f',{last}' if last > change.line else ''}d' {change.path}")
+    if not change.old:
+        text = change.new[0]
+        return None if len(change.new) > 1 or re.search(r"['\\]", text) else bash(f"sed -i '{change.line}a\\{text}' {change.path}")
+    if len(change.old) != 1 or len(change.new) != 1:
+        return None
+    for piece in fragments(change.old[0], change.new[0]):
+        command = sed_substitute(change.path, change.line, piece)
+        if command:
+            return command
+    return None
+
+
+def by_python(change: Change) -> Command | None:
+    """The change as a Python one-liner; None where quoting would get in the way, or it does not replace one line."""
+    if len(change.old) != 1 or len(change.new) != 1:
+        return None
+    old, new = change.old[0].strip(), change.new[0].strip()
+    indent = len(change.old[0]) - len(change.old[0].lstrip())
+    if indent != len(change.new[0]) - len(change.new[0].lstrip()) or re.search(r"[\"'\\$`!]", old + new):
+        return None
+    code = f"p = '{change.path}'; t = open(p).read(); open(p, 'w').write(t.replace('{old}', '{new}', 1))"
+    return bash(f'python -c "{code}"')
+
+
+def by_editor(change: Change, workdir: str) -> Command:
+    """The change as a call of the editor."""
+    path = f"{workdir}/{change.path}"
+    if not change.old:
+        arguments = {"command": "insert", "path": path, "insert_line": str(change.line), "new_str": "\n".join(change.new)}
+        return Command(tool="str_replace_editor", arguments=arguments)
+    old, new = list(change.old), list(change.new)
+    if change.before and len(old) == 1:  # one line alone is seldom unique
+        old, new = [change.before[-1], *old], [change.before[-1], *new]
+    arguments = {"command": "str_replace", "path": path, "old_str": "\n".join(old), "new_str": "\n".join(new)}
+    return Command(tool="str_replace_editor", arguments=arguments)
+
+
+def bash(command: str) -> Command:
+    """A shell command."""
+    return Command(tool="bash", arguments={"command": command})

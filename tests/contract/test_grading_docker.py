@@ -1,0 +1,142 @@
+"""Grading in real boxes: a small task repository, made and graded from end to end."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from swe_srl.benchmarks.load import load_tasks
+from swe_srl.evaluation.modes import AgentModeConfig
+from swe_srl.evaluation.predict import predict as predict_all
+from swe_srl.grading.grader import Grader
+from swe_srl.grading.predictions import read_predictions
+from swe_srl.grading.run import grade_all
+from swe_srl.reporting.collect import collect
+from swe_srl.reporting.summarise import summarise
+from swe_srl.schema import Prediction, Trajectory
+from swe_srl.store import Run
+from swe_srl.testing import ScriptedPolicy, completion
+
+pytestmark = pytest.mark.docker
+
+ROOT = Path(__file__).parents[2]
+IMAGE = "swe-srl/grading-test:latest"
+
+GOLD = """\
+diff --git a/add.py b/add.py
+--- a/add.py
++++ b/add.py
+@@ -1,2 +1,2 @@
+ def add(a, b):
+-    return a - b
++    return a + b
+"""
+
+DOCKERFILE = r"""
+FROM {base}
+WORKDIR /testbed
+RUN printf 'def add(a, b):\n    return a - b\n' > add.py \
+ && printf 'from add import add\ngood = add(1, 2) == 3\nprint(["FAILED", "PASSED"][good], "t.py::two")\nprint("PASSED t.py::old")\nraise SystemExit(not good)\n' > t.py \
+ && git init -q && git add -A && git -c user.name=x -c user.email=x@example.org commit -qm start
+"""
+
+EVAL = """\
+#!/bin/bash
+set -uxo pipefail
+cd /testbed
+git checkout HEAD t.py
+: '>>>>> Start Test Output'
+python3 t.py
+: '>>>>> End Test Output'
+git checkout HEAD t.py
+"""
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    folder = tmp_path_factory.mktemp("rows")
+    base = subprocess.run(
+        [ROOT / "scripts" / "base_image.sh"], check=True, capture_output=True, text=True
+    ).stdout.split()[-1]
+    from swe_srl.runtime.images import build_image
+
+    (folder / "Dockerfile").write_text(DOCKERFILE.format(base=base))
+    build_image(folder, IMAGE, {})
+    row = {
+        "instance_id": "demo__add-1", "repo": "demo/add", "version": "1", "base_commit": "HEAD", "problem_statement": "add subtracts",
+        "patch": GOLD, "test_patch": "", "FAIL_TO_PASS": ["t.py::two"], "PASS_TO_PASS": ["t.py::old"], "image": IMAGE,
+        "eval_script": EVAL, "log_parser": "parse_log_pytest", "eval_type": "pass_and_fail",
+    }  # fmt: skip
+    path = folder / "rows.jsonl"
+    path.write_text(json.dumps(row) + "\n")
+    yield path
+    import docker
+
+    client = docker.from_env()
+    client.images.remove(IMAGE, force=True)
+    client.close()
+
+
+def predict(patch: str, model: str) -> Prediction:
+    return Prediction(task_id="demo__add-1", model=model, patch=patch, exit_status="submitted")
+
+
+def test_gold_resolves_and_wrong_patches_do_not_each_in_a_box_of_its_own(rows: Path, tmp_path: Path) -> None:
+    endless = GOLD.replace("return a + b", "return sum(iter(int, 1))")
+    predictions = [
+        predict(GOLD, "gold"),
+        predict("", "empty"),
+        predict(GOLD.replace("a + b", "a * b"), "wrong"),
+        predict(GOLD.replace("a - b", "a / b"), "does not apply"),
+        predict(endless, "endless"),
+    ]
+    run = Run(tmp_path / "run")
+    verdicts = grade_all(predictions, Grader(rows, timeout_s=3), run, source=rows, workers=2)
+    assert {item.model: item.status for item in verdicts} == {
+        "gold": "resolved", "empty": "empty_patch", "wrong": "unresolved", "does not apply": "patch_failed", "endless": "timed_out",
+    }  # fmt: skip
+
+
+def test_the_untouched_tree_does_not_resolve_and_the_log_says_why(rows: Path) -> None:
+    graded = Grader(rows, timeout_s=60).grade_unpatched("demo__add-1")
+    assert (graded.verdict.status, graded.verdict.tests_failed) == ("unresolved", ("t.py::two",))
+    assert ">>>>> Test Exit Code: 1" in graded.log
+
+
+def test_swebench_judges_our_log_as_we_do(rows: Path, tmp_path: Path) -> None:
+    from swebench.harness.grading import get_eval_report
+    from swebench.harness.utils import make_test_spec
+
+    graded = Grader(rows, timeout_s=60).grade(predict(GOLD, "gold"))
+    log = tmp_path / "test_output.txt"
+    log.write_text(graded.log)
+    theirs = get_eval_report(
+        make_test_spec(json.loads(rows.read_text())),
+        {"instance_id": "demo__add-1", "model_name_or_path": "gold", "model_patch": GOLD},
+        str(log),
+        include_tests_status=True,
+    )
+    assert theirs == graded.report
+
+
+def test_a_model_that_acts_well_is_predicted_graded_and_reported(rows: Path, tmp_path: Path) -> None:
+    engineer = ScriptedPolicy(
+        [
+            completion("cat add.py"),
+            "I forgot the form.",
+            completion("sed -i 's/a - b/a + b/' add.py"),
+            completion(tool="submit"),
+        ]
+    )
+    run = Run(tmp_path / "run")
+    predictions = predict_all(load_tasks(rows), engineer, AgentModeConfig(), run)
+    assert [(item.num_turns, item.num_malformed) for item in predictions] == [(4, 1)]
+    grade_all(read_predictions(run.path), Grader(rows, timeout_s=60), run, source=rows)
+    (summary,) = summarise(collect([run.path])).runs
+    assert (summary.resolved.k, summary.resolved.n, summary.mean_turns) == (1, 1, 4.0)
+    (episode,) = run.read("episodes.jsonl", Trajectory)
+    assert "return a - b" in episode.turns[0].observation

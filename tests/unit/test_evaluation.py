@@ -1,0 +1,201 @@
+"""Predicting in whole episodes and on single steps, with a scripted model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from swe_srl.dialogue import Message
+from swe_srl.errors import ConfigError, EndpointError, FormatError, SandboxError, UnknownTask, UserError
+from swe_srl.evaluation.modes import AgentModeConfig, mode_config
+from swe_srl.evaluation.predict import predict
+from swe_srl.evaluation.steps import AgreementConfig, agree, measure_step
+from swe_srl.grading.predictions import read_predictions
+from swe_srl.policy.base import Completion, Sampling
+from swe_srl.schema import Command, Fidelity, Prediction, Reward, Step, StepAgreement, Task, Trajectory
+from swe_srl.store import Run
+from swe_srl.testing import FakeSandbox, ScriptedPolicy, completion
+
+LOOK = completion("ls")
+SUBMIT = completion(tool="submit")
+
+
+def say(answer: Callable[[Sequence[Message]], str] | str) -> ScriptedPolicy:
+    """A model that answers by a function of the dialogue, or always the same."""
+    return ScriptedPolicy(lambda prompt, _: answer if isinstance(answer, str) else answer(prompt))
+
+
+def batches(policy: ScriptedPolicy) -> list[int]:
+    """How many dialogues each call held."""
+    return [len(prompts) for prompts, _ in policy.calls]
+
+
+def prompts_of(policy: ScriptedPolicy) -> list[list[Message]]:
+    return [prompt for prompts, _ in policy.calls for prompt in prompts]
+
+
+def make_box(task: Task | None = None) -> FakeSandbox:
+    def look(box: FakeSandbox) -> str:
+        box.write_file("seen", b"yes\n")
+        return "file.py\n"
+
+    return FakeSandbox({"file.py": "x\n"}, {"ls": look})
+
+
+def make_task(task_id: str) -> Task:
+    return Task(task_id=task_id, repo="r", base_commit="c", problem_statement=f"mend {task_id}", image="i")
+
+
+def look_then_submit(prompt: Sequence[Message]) -> str:
+    return SUBMIT if any("file.py" in message["content"] for message in prompt) else LOOK
+
+
+def test_episodes_run_side_by_side_and_are_written_for_swebench_and_for_us(tmp_path: Path) -> None:
+    policy, boxes = say(look_then_submit), [make_box() for _ in range(3)]
+    free = iter(boxes)
+    found = predict(
+        [make_task(name) for name in "abc"],
+        policy,
+        AgentModeConfig(),
+        Run(tmp_path),
+        open_box=lambda task: next(free),
+        model="org/m",
+    )
+    assert batches(policy) == [3, 3]
+    assert [(item.task_id, item.exit_status, item.num_turns, item.usage.completion_tokens) for item in found] == [
+        (name, "submitted", 2, len(f"{LOOK} {SUBMIT}".split())) for name in "abc"
+    ]
+    assert all(box.closed for box in boxes)
+    assert json.loads((tmp_path / "preds.json").read_text())["b"] == {
+        "instance_id": "b", "model_name_or_path": "org/m", "model_patch": "diff --git a/seen b/seen\n--- /dev/null\n+++ b/seen\n@@ -0,0 +1 @@\n+yes\n",
+    }  # fmt: skip
+    assert {item.task_id for item in Run(tmp_path).read("episodes.jsonl", Trajectory)} == set("abc")
+
+
+def test_a_broken_box_is_recorded_tried_again_and_then_graded_once(tmp_path: Path) -> None:
+    def broken(task: Task) -> Any:
+        if task.task_id == "b":
+            raise SandboxError("the box did not start")
+        return make_box()
+
+    tasks = [make_task(name) for name in "abc"]
+    first = predict(tasks, say(look_then_submit), AgentModeConfig(), Run(tmp_path), open_box=broken)
+    assert [item.infra_failure for item in first] == ["", "the box did not start", ""]
+    assert set(json.loads((tmp_path / "preds.json").read_text())) == {"a", "c"}
+    policy = say(look_then_submit)
+    second = predict(tasks, policy, AgentModeConfig(), Run(tmp_path), open_box=make_box)
+    assert batches(policy) == [1, 1]
+    assert [item.infra_failure for item in second] == ["", "", ""]
+    assert {item.task_id: item.infra_failure for item in read_predictions(tmp_path)} == dict.fromkeys("abc", "")
+
+
+def test_an_endpoint_that_goes_away_loses_nothing_that_was_finished(tmp_path: Path) -> None:
+    def answer(prompt: Sequence[Message]) -> str:
+        if "mend b" in prompt[1]["content"]:
+            raise EndpointError("no answer")
+        return SUBMIT
+
+    tasks = [make_task(name) for name in "ab"]
+    with pytest.raises(EndpointError):
+        predict(tasks, say(answer), AgentModeConfig(max_parallel=1), Run(tmp_path), open_box=make_box)
+    assert [item.task_id for item in Run(tmp_path).read("predictions.jsonl", Prediction)] == ["a"]
+    policy = say(SUBMIT)
+    assert len(predict(tasks, policy, AgentModeConfig(max_parallel=1), Run(tmp_path), open_box=make_box)) == 2
+    assert batches(policy) == [1]
+
+
+def test_a_run_is_not_continued_with_other_settings(tmp_path: Path) -> None:
+    predict([make_task("a")], say(look_then_submit), AgentModeConfig(), Run(tmp_path), open_box=make_box)
+    other = AgentModeConfig(sampling=Sampling(temperature=0.5))
+    with pytest.raises(UserError, match="started with sampling"):
+        predict([make_task("a")], say(look_then_submit), other, Run(tmp_path), open_box=make_box)
+
+
+@pytest.mark.parametrize("name", ["oracle", "agentless", "nonsense"])
+def test_a_mode_that_does_not_exist_is_not_faked(name: str) -> None:
+    with pytest.raises(ConfigError, match="only agent exists so far"):
+        mode_config(name)
+
+
+def exact(text: str, expert: Command) -> Reward:
+    command = expert.arguments.get("command", "")
+    return Reward(value=1.0 if f">{command}<" in text else 0.25)
+
+
+def make_steps(trajectory: str, num: int) -> list[Step]:
+    return [
+        Step(
+            step_id=f"{trajectory}/{index}", trajectory_id=trajectory, task_id="a", index=index, exit_code=0,
+            command=Command(tool="bash", arguments={"command": f"echo {index}"}), observation=f"seen {index}",
+            fidelity=Fidelity(exit_code=True, output=1.0, tree=None, status="faithful"),
+        )
+        for index in range(num)
+    ]  # fmt: skip
+
+
+def test_a_malformed_sample_counts_as_nothing() -> None:
+    step = make_steps("t", 1)[0]
+    samples = [
+        Completion(text=completion("echo 0"), num_tokens=10),
+        Completion(text=SUBMIT, num_tokens=20),
+        Completion(text="echo 0", num_tokens=30),
+    ]
+    row = measure_step(step, samples, exact, "m")
+    assert (row.similarity, row.num_well_formed, row.num_same_tool, row.mean_tokens) == (
+        pytest.approx(1.25 / 3),
+        2,
+        1,
+        20.0,
+    )
+
+
+def test_the_model_sees_the_last_rounds_and_not_the_answer(tmp_path: Path) -> None:
+    policy = say(LOOK)
+    agree(make_steps("t", 4), {"a": make_task("a")}, policy, exact, Run(tmp_path), AgreementConfig())
+    last = "\n".join(message["content"] for message in prompts_of(policy)[3])
+    assert all(words in last for words in ("mend a", "echo 1", "seen 1", "echo 2", "seen 2"))
+    assert not any(words in last for words in ("echo 0", "echo 3", "seen 3"))
+
+
+def test_a_stopped_measurement_goes_on_with_the_same_batches(tmp_path: Path) -> None:
+    steps, tasks = make_steps("t", 3) + make_steps("u", 3), {"a": make_task("a")}
+    config = AgreementConfig(batch_size=2, num_samples=3)
+    whole = agree(steps, tasks, say(LOOK), exact, Run(tmp_path / "whole"), config)
+
+    def dies_late(prompt: Sequence[Message]) -> str:
+        if "seen 1" in prompt[-1]["content"]:
+            raise EndpointError("gone")
+        return LOOK
+
+    run = Run(tmp_path / "stopped")
+    with pytest.raises(EndpointError):
+        agree(steps, tasks, say(dies_late), exact, run, config)
+    policy = say(LOOK)
+    assert agree(steps, tasks, policy, exact, run, config) == whole
+    assert batches(policy) == [2, 2]
+    assert len(run.read("step_agreement.jsonl", StepAgreement)) == 6
+
+
+def test_a_limit_spreads_over_all_steps_and_keeps_whole_histories(tmp_path: Path) -> None:
+    policy = say(LOOK)
+    rows = agree(make_steps("t", 10), {"a": make_task("a")}, policy, exact, Run(tmp_path), AgreementConfig(max_steps=3))
+    assert [row.step_id for row in rows] == ["t/0", "t/3", "t/6"]
+    assert "seen 5" in prompts_of(policy)[2][-1]["content"]
+
+
+def test_steps_of_other_tasks_and_repeated_steps_are_named(tmp_path: Path) -> None:
+    with pytest.raises(UnknownTask, match="t/0"):
+        agree(make_steps("t", 1), {}, say(LOOK), exact, Run(tmp_path), AgreementConfig())
+    with pytest.raises(FormatError, match="t/0 stands twice"):
+        agree(
+            make_steps("t", 1) * 2,
+            {"a": make_task("a")},
+            say(LOOK),
+            exact,
+            Run(tmp_path),
+            AgreementConfig(),
+        )
