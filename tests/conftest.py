@@ -16,7 +16,10 @@ ROOT = Path(__file__).parents[1]
 def base_image() -> str:
     """Tag of the base image. Without an engine a test is skipped, or fails where SWE_SRL_REQUIRE_DOCKER is 1."""
     problem = ""
-    if shutil.which("docker") is None or subprocess.run(["docker", "info"], capture_output=True, check=False).returncode != 0:
+    if (
+        shutil.which("docker") is None
+        or subprocess.run(["docker", "info"], capture_output=True, check=False).returncode != 0
+    ):
         problem = "no container engine answers: run scripts/ensure_docker.sh"
     else:
         made = subprocess.run([ROOT / "scripts" / "base_image.sh"], capture_output=True, text=True, check=False)

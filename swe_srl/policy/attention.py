@@ -89,7 +89,7 @@ class PackedPlan:
             if not shape.answers:
                 outs.append(causal(*pieces, scale))
             elif query.device.type == "cpu":
-                outs.append(_SharedPrompt.apply(*pieces, shape, scale))
+                outs.append(shared_prompt(*pieces, shape, scale))
             else:
                 outs.append(shared_prompt_reference(*pieces, shape, scale))
         return outs[0] if len(outs) == 1 else torch.cat(outs, dim=2)
@@ -135,7 +135,7 @@ class _SharedPrompt(torch.autograd.Function):
         return torch.cat([out_prompt, out_answers], dim=2)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
         query, key, value, out_prompt, lse_prompt, out_answers, lse_answers = ctx.saved_tensors
         p, scale = ctx.shape.prompt, ctx.scale
         past = slice(0, p)
@@ -159,6 +159,12 @@ class _SharedPrompt(torch.autograd.Function):
         return grad_query, _fold(grad_key, ctx.groups), _fold(grad_value, ctx.groups), None, None
 
 
+def shared_prompt(query: Tensor, key: Tensor, value: Tensor, shape: Shape, scale: float) -> Tensor:
+    """As `shared_prompt_reference`, by the CPU's flash kernel."""
+    out: Tensor = _SharedPrompt.apply(query, key, value, shape, scale)  # type: ignore[no-untyped-call]
+    return out
+
+
 def _answer_slices(shape: Shape) -> list[slice]:
     slices, start = [], shape.prompt
     for length in shape.answers:
@@ -169,7 +175,7 @@ def _answer_slices(shape: Shape) -> list[slice]:
 
 def _fold(grad: Tensor, groups: int) -> Tensor:
     """Sum the gradients of the query heads that share one key head."""
-    return grad if groups == 1 else grad.unflatten(1, (-1, groups)).sum(dim=2)
+    return grad if groups == 1 else grad.reshape(grad.shape[0], -1, groups, *grad.shape[2:]).sum(dim=2)
 
 
 def shared_decode_reference(query: Tensor, own_keys: Tensor, own_values: Tensor, parts: Sequence[tuple[slice, Tensor, Tensor]], scale: float) -> Tensor:

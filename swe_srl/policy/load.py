@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
 from pathlib import Path
@@ -45,11 +46,9 @@ def load_student(
     spec: str, *, max_prompt_tokens: int | None = None, dtype: Dtype = "auto", device: str = "auto"
 ) -> LocalPolicy:
     """As `load_policy`, of a model that is to run in this process."""
-    try:
-        import torch
-        import transformers  # noqa: F401
-    except ImportError as error:
-        raise ConfigError(f"a model in this process needs {error.name}: pip install 'swe-srl[train]'") from error
+    require_torch()
+    import torch
+
     from swe_srl.policy.local import load_local
 
     dtypes = {"auto": torch.bfloat16, "bf16": torch.bfloat16, "fp32": torch.float32}
@@ -65,6 +64,13 @@ def load_student(
         raise EndpointError(
             f"cannot get {spec!r} from the Hugging Face hub ({_first_sentence(error)}): give a directory, the embedded student {EMBEDDED!r}, or check the network"
         ) from error
+
+
+def require_torch() -> None:
+    """Raises ConfigError where the `train` extra is not installed."""
+    for name in ("torch", "transformers"):
+        if importlib.util.find_spec(name) is None:
+            raise ConfigError(f"a model in this process needs {name}: pip install 'swe-srl[train]'")
 
 
 def _directory(spec: str) -> Path | None:

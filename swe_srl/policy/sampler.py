@@ -148,9 +148,9 @@ def sample(
     device = head.weight.device
     plans: list[PrefillPlan] = []
     hidden: list[Tensor] = []
-    for ids in prompts:
+    for prompt in prompts:
         plans.append(PrefillPlan())
-        out = backbone(input_ids=torch.tensor([ids], device=device), use_cache=False, plan=plans[-1])
+        out = backbone(input_ids=torch.tensor([prompt], device=device), use_cache=False, plan=plans[-1])
         hidden.append(out.last_hidden_state[0, -1])
     active = list(rows)
     owners = [row.prompt for row in active]

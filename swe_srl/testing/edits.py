@@ -124,11 +124,12 @@ def by_python(change: Change) -> Command | None:
     """The change as a Python one-liner; None where quoting would get in the way, or it does not replace one line."""
     if len(change.old) != 1 or len(change.new) != 1:
         return None
-    old, new = change.old[0].strip(), change.new[0].strip()
-    indent = len(change.old[0]) - len(change.old[0].lstrip())
-    if indent != len(change.new[0]) - len(change.new[0].lstrip()) or re.search(r"[\"'\\$`!]", old + new):
+    piece = next(fragments(change.old[0], change.new[0]), None)
+    if piece is None or re.search(r"[\"'\\$`!]", piece.old + piece.new):
         return None
-    code = f"p = '{change.path}'; t = open(p).read(); open(p, 'w').write(t.replace('{old}', '{new}', 1))"
+    at = f"t[{change.line - 1}]"
+    edit = f"{at} = {at}.replace('{piece.old}', '{piece.new}', 1)"
+    code = f"p = '{change.path}'; t = open(p).readlines(); {edit}; open(p, 'w').writelines(t)"
     return bash(f'python -c "{code}"')
 
 

@@ -45,7 +45,9 @@ class Files:
 
 
 def edit(box: Files, command: str, path: str = "/testbed/f", **arguments: str) -> tuple[str, int | None]:
-    result = execute(Command(tool="str_replace_editor", arguments={"command": command, "path": path, **arguments}), box, timeout_s=5)
+    result = execute(
+        Command(tool="str_replace_editor", arguments={"command": command, "path": path, **arguments}), box, timeout_s=5
+    )
     return result.output, result.exit_code
 
 
@@ -66,7 +68,10 @@ def test_view_numbers_the_lines_as_cat_does():
     assert said == "Here's the result of running `cat -n` on /testbed/f:\n     1\ta\n     2\t        b\n     3\t\n"
 
 
-@pytest.mark.parametrize(("given_range", "shown"), [("[2, 3]", "     2\tb\n     3\tc\n"), ("[3,-1]", "     3\tc\n     4\td\n"), (" [1, 1] ", "     1\ta\n")])
+@pytest.mark.parametrize(
+    ("given_range", "shown"),
+    [("[2, 3]", "     2\tb\n     3\tc\n"), ("[3,-1]", "     3\tc\n     4\td\n"), (" [1, 1] ", "     1\ta\n")],
+)
 def test_view_shows_a_range_of_lines(given_range, shown):
     assert edit(Files(f=b"a\nb\nc\nd"), "view", view_range=given_range)[0].endswith(f"/testbed/f:\n{shown}")
 
@@ -76,8 +81,14 @@ def test_view_shows_a_range_of_lines(given_range, shown):
     [
         ("all", "Invalid `view_range`. It should be a list of two integers."),
         ("[1]", "Invalid `view_range`. It should be a list of two integers."),
-        ("[0, 2]", "Invalid `view_range`: [0, 2]. Its first element `0` should be within the range of lines of the file: [1, 4]"),
-        ("[1, 9]", "Invalid `view_range`: [1, 9]. Its second element `9` should be smaller than the number of lines in the file: `4`"),
+        (
+            "[0, 2]",
+            "Invalid `view_range`: [0, 2]. Its first element `0` should be within the range of lines of the file: [1, 4]",
+        ),
+        (
+            "[1, 9]",
+            "Invalid `view_range`: [1, 9]. Its second element `9` should be smaller than the number of lines in the file: `4`",
+        ),
         ("[3, 2]", "Invalid `view_range`: [3, 2]. Its second element `2` should be larger or equal than its first `3`"),
     ],
 )
@@ -88,7 +99,10 @@ def test_a_range_that_is_none_is_refused(given_range, said):
 def test_view_lists_a_directory():
     said, code = edit(Files(), "view", "/testbed")
     assert code == 0
-    assert said == "Here's the files and directories up to 2 levels deep in /testbed, excluding hidden items:\n/testbed\n/testbed/f\n"
+    assert (
+        said
+        == "Here's the files and directories up to 2 levels deep in /testbed, excluding hidden items:\n/testbed\n/testbed/f\n"
+    )
     assert edit(Files(), "view", "/testbed", view_range="[1, 2]")[1] == 1
 
 
@@ -102,7 +116,10 @@ def test_create_writes_and_does_not_overwrite():
     box = Files()
     assert edit(box, "create", file_text="x\n") == ("File created successfully at: /testbed/f", 0)
     assert box.files["/testbed/f"] == b"x\n"
-    assert edit(box, "create", file_text="y\n") == ("File already exists at: /testbed/f. Cannot overwrite files using command `create`.", 1)
+    assert edit(box, "create", file_text="y\n") == (
+        "File already exists at: /testbed/f. Cannot overwrite files using command `create`.",
+        1,
+    )
     assert box.files["/testbed/f"] == b"x\n"
 
 
@@ -110,7 +127,19 @@ def test_str_replace_replaces_once_and_shows_the_surroundings():
     box = Files(f="".join(f"line {i}\n" for i in range(1, 21)).encode())
     said, code = edit(box, "str_replace", old_str="line 10\n", new_str="ten\nand a half\n")
     assert code == 0
-    shown = ["line 6", "line 7", "line 8", "line 9", "ten", "and a half", "line 11", "line 12", "line 13", "line 14", "line 15"]
+    shown = [
+        "line 6",
+        "line 7",
+        "line 8",
+        "line 9",
+        "ten",
+        "and a half",
+        "line 11",
+        "line 12",
+        "line 13",
+        "line 14",
+        "line 15",
+    ]
     numbered = "".join(f"{number:6}\t{text}\n" for number, text in enumerate(shown, 6))
     assert said == (
         f"The file /testbed/f has been edited. Here's the result of running `cat -n` on a snippet of /testbed/f:\n{numbered}"
@@ -130,7 +159,10 @@ def test_str_replace_without_new_text_deletes():
     [
         ("zzz", "No replacement was performed, old_str `zzz` did not appear verbatim in /testbed/f."),
         ("", "No replacement was performed, old_str `` did not appear verbatim in /testbed/f."),
-        ("a", "No replacement was performed. Multiple occurrences of old_str `a` in lines [1, 3]. Please ensure it is unique"),
+        (
+            "a",
+            "No replacement was performed. Multiple occurrences of old_str `a` in lines [1, 3]. Please ensure it is unique",
+        ),
         ("b", "No replacement was performed, old_str `b` is the same as new_str `b`."),
     ],
 )
@@ -145,7 +177,9 @@ def test_insert_puts_text_after_a_line():
     said, code = edit(box, "insert", insert_line="1", new_str="x\ny")
     assert code == 0
     assert box.files["/testbed/f"] == b"a\nx\ny\nb\n"
-    assert said.startswith("The file /testbed/f has been edited. Here's the result of running `cat -n` on a snippet of the edited file:\n     1\ta\n     2\tx\n")
+    assert said.startswith(
+        "The file /testbed/f has been edited. Here's the result of running `cat -n` on a snippet of the edited file:\n     1\ta\n     2\tx\n"
+    )
     assert edit(box, "insert", insert_line="0", new_str="top")[1] == 0
     assert box.files["/testbed/f"].startswith(b"top\na\n")
 
@@ -153,7 +187,10 @@ def test_insert_puts_text_after_a_line():
 @pytest.mark.parametrize("line", ["-1", "4", "two", ""])
 def test_insert_outside_the_file_is_refused(line):
     said, code = edit(Files(f=b"a\nb\n"), "insert", insert_line=line, new_str="x")
-    assert (said, code) == (f"Invalid `insert_line` parameter: {line}. It should be within the range of lines of the file: [0, 3]", 1)
+    assert (said, code) == (
+        f"Invalid `insert_line` parameter: {line}. It should be within the range of lines of the file: [0, 3]",
+        1,
+    )
 
 
 def test_undo_brings_back_the_bytes_of_before_for_each_box_apart():
@@ -161,7 +198,9 @@ def test_undo_brings_back_the_bytes_of_before_for_each_box_apart():
     edit(box, "str_replace", old_str="tab", new_str="TAB")
     edit(box, "insert", insert_line="0", new_str="top")
     assert edit(other, "undo_edit") == ("No edit history found for /testbed/f.", 1)
-    assert edit(box, "undo_edit")[0].startswith("Last edit to /testbed/f undone successfully. Here's the result of running `cat -n` on /testbed/f:\n     1\tTAB")
+    assert edit(box, "undo_edit")[0].startswith(
+        "Last edit to /testbed/f undone successfully. Here's the result of running `cat -n` on /testbed/f:\n     1\tTAB"
+    )
     assert edit(box, "undo_edit")[1] == 0
     assert box.files["/testbed/f"] == b"tab\there \xff\n"
     assert edit(box, "undo_edit")[1] == 1
@@ -204,7 +243,12 @@ def test_quoting_is_one_line_and_bash_reads_it_back(text):
 
     quoted = quote(text)
     assert "\n" not in quoted
-    back = subprocess.run(["bash", "-c", f"printf %s {quoted}"], capture_output=True, check=True, env={"LC_ALL": "C.UTF-8", "PATH": os.environ["PATH"]})
+    back = subprocess.run(
+        ["bash", "-c", f"printf %s {quoted}"],
+        capture_output=True,
+        check=True,
+        env={"LC_ALL": "C.UTF-8", "PATH": os.environ["PATH"]},
+    )
     assert back.stdout == text.encode()
 
 

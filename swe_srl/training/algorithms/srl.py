@@ -1,0 +1,109 @@
+"""Supervised reinforcement learning: the student answers at expert steps, and likeness to the expert's action pays.
+
+Deng, Hsu et al., arXiv 2510.25992.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import statistics
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from swe_srl.errors import UserError
+from swe_srl.policy.base import Completion, Sampling
+from swe_srl.policy.local import LocalPolicy
+from swe_srl.training.algorithms.base import Batch
+from swe_srl.training.config import SrlConfig, TrainConfig
+from swe_srl.training.data import Cursor, Example
+from swe_srl.training.objective import Group, per_token, policy_gradient, token_weights
+from swe_srl.training.selection import Sampled, Selection, fill
+
+
+class Srl:
+    """See Algorithm."""
+
+    def __init__(self, settings: SrlConfig, config: TrainConfig, examples: Sequence[Example], policy: LocalPolicy) -> None:
+        self._settings = settings
+        self._config = config
+        self._examples = examples
+        self._policy = policy
+        self._reward = settings.reward.build()
+        self._left_over: list[Group] = []
+        self.temperature = settings.temperature
+
+    def collect(self, cursor: Cursor, update: int) -> Batch:
+        """Sample, reward and select until the batch is full. Raises UserError when no group at all is worth keeping."""
+        settings = self._settings
+
+        def sample(count: int, round_: int) -> list[Sampled]:
+            return self._sample([self._examples[index] for index in cursor.take(count)], update, round_)
+
+        selection = fill(
+            settings.batch_size, self._left_over, sample, min_std=settings.min_reward_std, max_rounds=settings.max_rounds,
+            keep_old=settings.objective.old_log_probs == "sampler",
+        )  # fmt: skip
+        self._left_over = selection.left_over
+        if not selection.groups:
+            thrown = ", ".join(f"{count} {reason}" for reason, count in selection.thrown.items())
+            raise UserError(
+                f"update {update}: none of {len(selection.sampled)} sampled groups has differing rewards ({thrown}): warm the student up with SFT first, "
+                "raise max_new_tokens or the temperature, or lower min_reward_std"
+            )
+        groups = sorted(selection.groups, key=lambda group: -len(group.prompt_ids))
+        return Batch(groups, token_weights(groups, settings.objective.normalise), _metrics(selection, settings.batch_size))
+
+    def _sample(self, examples: Sequence[Example], update: int, round_: int) -> list[Sampled]:
+        settings, config = self._settings, self._config
+        key = hashlib.sha256(f"{config.seed}/{update}/{round_}".encode()).digest()
+        sampling = Sampling(
+            temperature=settings.temperature, top_p=settings.top_p, max_new_tokens=config.max_new_tokens, seed=int.from_bytes(key[:6], "little")
+        )
+        prompts = [self._policy.prompt(example.messages(config.context), max_new_tokens=config.max_new_tokens).ids for example in examples]
+        answers = self._policy.complete_ids(prompts, sampling, num_samples=settings.group_size)
+        return [self._reward_group(*item) for item in zip(examples, prompts, answers, strict=True)]
+
+    def _reward_group(self, example: Example, prompt: tuple[int, ...], answers: list[Completion]) -> Sampled:
+        rewards = tuple(self._reward(answer.text, example.step.command) for answer in answers)
+        return Sampled(
+            example.step.step_id, prompt, tuple(answer.token_ids for answer in answers), tuple(answer.log_probs for answer in answers), rewards
+        )
+
+    def loss(self, log_probs: Tensor, groups: list[Group], weights: Tensor) -> tuple[Tensor, Tensor]:
+        """The clipped policy gradient."""
+        advantages = torch.cat([per_token(group) for group in groups]).to(log_probs)
+        old = log_probs.detach().clone()
+        start = 0
+        for group in groups:
+            stop = start + sum(len(completion) for completion in group.completions)
+            if group.old_log_probs is not None:
+                old[start:stop] = torch.tensor([value for row in group.old_log_probs for value in row])
+            start = stop
+        return policy_gradient(log_probs, old, advantages, weights, self._settings.objective)
+
+    def state(self) -> list[Group]:
+        """Kept groups that did not fit into the last batch."""
+        return self._left_over
+
+    def restore(self, state: list[Group]) -> None:
+        """See Algorithm."""
+        self._left_over = list(state)
+
+
+def _metrics(selection: Selection, batch_size: int) -> dict[str, float | int | dict[str, int]]:
+    rewards = [reward for group in selection.sampled for reward in group.rewards]
+    lengths = [len(completion) for group in selection.sampled for completion in group.completions]
+    kept = len(selection.groups)
+    metrics: dict[str, float | int | dict[str, int]] = {
+        "groups_kept": kept, "groups_missing": batch_size - kept, "groups_left_over": len(selection.left_over), "groups_thrown": selection.thrown,
+        "rounds": selection.num_rounds,
+    }  # fmt: skip
+    if rewards:
+        well_formed = [reward.value for reward in rewards if reward.parts.get("well_formed", 1.0)]
+        metrics["reward_mean"] = statistics.fmean(reward.value for reward in rewards)
+        metrics["well_formed"] = len(well_formed) / len(rewards)
+        metrics["reward_mean_well_formed"] = statistics.fmean(well_formed) if well_formed else 0.0
+        metrics["completion_tokens_mean"] = statistics.fmean(lengths)
+    return metrics

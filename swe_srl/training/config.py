@@ -1,0 +1,111 @@
+"""What a training run is told. Defaults are the settings we vouch for; `presets/` hold the paper's."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from swe_srl.dialogue import ContextConfig
+from swe_srl.rewards import RewardConfig, SimilarityConfig
+from swe_srl.settings import Config
+
+FidelityStatus = Literal["faithful", "drifted"]
+
+
+class OptimizerConfig(Config):
+    """AdamW on fp32 master weights."""
+
+    lr: float = Field(5e-6, gt=0)
+    betas: tuple[float, float] = (0.9, 0.95)
+    weight_decay: float = Field(0.0, ge=0)
+    schedule: Literal["constant", "cosine"] = "cosine"
+    """After the warm-up; cosine ends at 0."""
+    warmup_share: float = Field(0.0, ge=0, le=1)
+    """Share of all updates in which the learning rate rises in a straight line."""
+    max_grad_norm: float = Field(1.0, gt=0)
+
+
+class SftConfig(Config):
+    """Supervised fine-tuning: the expert's thought and action, given the history."""
+
+    type: Literal["sft"] = "sft"
+    batch_size: int = Field(64, ge=1)
+    """Steps in one update."""
+
+
+class ObjectiveConfig(Config):
+    """Clipped policy gradient with advantages relative to the group (GRPO), without a KL term."""
+
+    clip_low: float = Field(0.2, gt=0, lt=1)
+    """The ratio of new to old probability counts down to 1 - clip_low …"""
+    clip_high: float = Field(0.2, gt=0)
+    """… and up to 1 + clip_high; a larger value than clip_low keeps rare tokens alive."""
+    normalise: Literal["sequence", "token"] = "sequence"
+    """`sequence`: each answer weighs the same, whatever its length (GRPO); `token`: each token does."""
+    old_log_probs: Literal["trainer", "sampler"] = "trainer"
+    """Against which probabilities the ratio is taken. `trainer`: those of this very forward pass, so that the ratio of
+    fresh samples is exactly 1; `sampler`: those under which the answer was drawn. Left-over groups always use the sampler's."""
+
+
+class SrlConfig(Config):
+    """Supervised reinforcement learning: groups of answers at one expert step, rewarded by likeness to its action."""
+
+    type: Literal["srl"] = "srl"
+    batch_size: int = Field(512, ge=1)
+    """Groups (steps) in one update."""
+    group_size: int = Field(8, ge=2)
+    """Student samples per teacher step; advantages are relative within this group."""
+    temperature: float = Field(1.0, gt=0)
+    top_p: float = Field(1.0, gt=0, le=1)
+    reward: RewardConfig = SimilarityConfig()
+    min_reward_std: float = Field(0.01, ge=0)
+    """A group is kept only if the population standard deviation of its rewards is above this. The paper asks for
+    "above epsilon" and does not print the value."""
+    max_rounds: int = Field(10, ge=1)
+    """Rounds of sampling in one update before it is made with fewer groups."""
+    objective: ObjectiveConfig = ObjectiveConfig()
+
+
+AlgorithmConfig = Annotated[SftConfig | SrlConfig, Field(discriminator="type")]
+
+
+class TrainConfig(Config):
+    """One training run."""
+
+    model: str = "Qwen/Qwen2.5-Coder-7B-Instruct"
+    """The student: a hub id, a directory, a training run, or `smollm2-135m`."""
+    steps: tuple[str, ...] = ()
+    """JSONL files of steps, as `swe-srl replay` writes them."""
+    tasks: str = ""
+    """Task repository or file of rows that the steps' task ids name."""
+    algorithm: AlgorithmConfig = SftConfig()
+    context: ContextConfig = ContextConfig()
+    fidelity: tuple[FidelityStatus, ...] = ("faithful", "drifted")
+    """Steps that may be targets, by how they replayed. Nothing after a lost step is used, neither as target nor as history."""
+    optimizer: OptimizerConfig = OptimizerConfig()
+    dtype: Literal["bf16", "fp32"] = "bf16"
+    """Of the forward and backward pass and of the saved model. Master weights and optimizer are always fp32."""
+    device: str = "auto"
+    """`auto`, `cpu`, `cuda` …"""
+    seed: int = 0
+    epochs: float = Field(3.0, gt=0)
+    """Times the steps are gone through, counted in kept groups for SRL; decides the number of updates where `updates` is null."""
+    updates: int | None = Field(None, ge=1)
+    """Optimizer updates."""
+    save_every: int = Field(50, ge=1)
+    """Updates between two checkpoints; the last update always makes one."""
+    keep_last: int = Field(2, ge=1)
+    """Checkpoints kept."""
+    max_prompt_tokens: int = Field(4096, ge=16)
+    """A longer prompt is cut (policy/tokens.py says how) and counted."""
+    max_new_tokens: int = Field(512, ge=1)
+    """Of one sampled answer; longer expert answers are cut from SFT's targets and counted."""
+    micro_batch_tokens: int = Field(2048, ge=1)
+    """Tokens in one forward and backward pass; one group is never split."""
+
+    def num_updates(self, num_examples: int) -> int:
+        """Updates of the whole run over `num_examples` steps."""
+        if self.updates is not None:
+            return self.updates
+        return max(1, -(-round(self.epochs * num_examples) // self.algorithm.batch_size))

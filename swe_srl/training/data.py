@@ -1,0 +1,106 @@
+"""Step files and tasks → examples: one expert action each, with the history before it, rendered when it is asked for."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from swe_srl.dialogue import ContextConfig, Message, render, turn_of
+from swe_srl.errors import FormatError, UnknownTask, UserError
+from swe_srl.schema import Step, Task
+from swe_srl.store import read_records
+
+
+class Example(NamedTuple):
+    """One expert step, where it stands in its trajectory."""
+
+    step: Step
+    task: Task
+    trajectory: tuple[Step, ...]
+    """All usable steps of the trajectory, this one at `step.index`."""
+
+    def messages(self, context: ContextConfig) -> list[Message]:
+        """What the student is shown before this step."""
+        return render(self.task, [turn_of(step) for step in self.trajectory[: self.step.index]], context)
+
+
+class Dataset(NamedTuple):
+    """The examples, and what became of the steps that are none."""
+
+    examples: tuple[Example, ...]
+    num_steps: int
+    left_out: dict[str, int]
+    """Reason → steps."""
+
+
+def load_examples(paths: Sequence[str | Path], tasks: Sequence[Task], fidelity: Sequence[str]) -> Dataset:
+    """All steps of `paths` that may be targets.
+
+    Raises UnknownTask when a step's task is not among `tasks`, FormatError when a trajectory lacks a step, UserError
+    when nothing is left.
+    """
+    known = {task.task_id: task for task in tasks}
+    trajectories: dict[str, list[Step]] = defaultdict(list)
+    for path in paths:
+        for step in read_records(path, Step):
+            trajectories[step.trajectory_id].append(step)
+    examples: list[Example] = []
+    left_out: Counter[str] = Counter()
+    for trajectory_id, steps in trajectories.items():
+        usable = _usable(trajectory_id, steps)
+        left_out["at or after a lost step"] += len(steps) - len(usable)
+        for step in usable:
+            if step.fidelity.status in fidelity:
+                examples.append(Example(step, _task(step, known), usable))
+            else:
+                left_out[f"{step.fidelity.status}, not asked for"] += 1
+    names = ", ".join(str(path) for path in paths)
+    if not examples:
+        raise UserError(f"no step to train on in {names or 'no file'}: give --steps, or allow more in `fidelity`")
+    return Dataset(tuple(examples), sum(map(len, trajectories.values())), {key: n for key, n in left_out.items() if n})
+
+
+def _usable(trajectory_id: str, steps: list[Step]) -> tuple[Step, ...]:
+    steps.sort(key=lambda step: step.index)
+    for position, step in enumerate(steps):
+        if step.index != position:
+            raise FormatError(f"trajectory {trajectory_id!r} has no step {position} or has it twice: keep whole trajectories in a steps file")
+    lost = next((step.index for step in steps if step.fidelity.status == "lost"), len(steps))
+    return tuple(steps[:lost])
+
+
+def _task(step: Step, known: Mapping[str, Task]) -> Task:
+    if step.task_id not in known:
+        raise UnknownTask(f"step {step.step_id!r} is of task {step.task_id!r}, which the given tasks do not hold: give --tasks the repository it was made on")
+    return known[step.task_id]
+
+
+class Cursor:
+    """An endless, seeded walk over the examples: every epoch is a new shuffle of all of them."""
+
+    def __init__(self, num_examples: int, seed: int, position: int = 0) -> None:
+        self._num_examples = num_examples
+        self._seed = seed
+        self.position = position
+        """Examples handed out so far; all there is to know to go on."""
+
+    def take(self, count: int) -> list[int]:
+        """Indices of the next `count` examples."""
+        taken = []
+        order: list[int] = []
+        of_epoch = -1
+        for position in range(self.position, self.position + count):
+            epoch, place = divmod(position, self._num_examples)
+            if epoch != of_epoch:
+                order, of_epoch = self._order(epoch), epoch
+            taken.append(order[place])
+        self.position += count
+        return taken
+
+    def _order(self, epoch: int) -> list[int]:
+        order = list(range(self._num_examples))
+        random.Random(f"{self._seed}/{epoch}").shuffle(order)
+        return order

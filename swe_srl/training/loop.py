@@ -1,0 +1,143 @@
+"""Config, examples and a student → checkpoints. The algorithm on one page: collect → reward → select → loss → update."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from swe_srl.policy.load import load_student
+from swe_srl.policy.local import LocalPolicy
+from swe_srl.policy.packing import micro_batches, num_tokens, pack
+from swe_srl.policy.scoring import token_log_probs
+from swe_srl.schema import Checkpoint
+from swe_srl.store import Run
+from swe_srl.training import checkpoint
+from swe_srl.training.algorithms.base import Algorithm, Batch
+from swe_srl.training.algorithms.sft import Sft
+from swe_srl.training.algorithms.srl import Srl
+from swe_srl.training.config import SftConfig, TrainConfig
+from swe_srl.training.data import Cursor, Example
+from swe_srl.training.metrics import METRICS, UpdateMetrics, forget_after
+from swe_srl.training.objective import Group
+from swe_srl.training.optimizer import MasterOptimizer, learning_rate
+
+Progress = Callable[[int, int], None]
+
+
+def train(config: TrainConfig, examples: Sequence[Example], run: Run, *, progress: Progress | None = None) -> Path:
+    """Train until the last update, from the newest checkpoint in `run` if there is one; the directory of the final checkpoint.
+
+    A run that was killed and called again ends with the same weights as one that was not (fp32 on CPU: bit for bit).
+    """
+    total = config.num_updates(len(examples))
+    found = checkpoint.load(run.path)
+    if found is not None and found[1].update >= total:
+        return found[0]
+    policy = load_student(
+        config.model if found is None else str(found[0]), dtype=config.dtype, device=config.device, max_prompt_tokens=config.max_prompt_tokens
+    )
+    trainer = Trainer(config, policy, make_algorithm(config, examples, policy), Cursor(len(examples), config.seed), total)
+    done = 0
+    if found is not None:
+        done = found[1].update
+        assert found[2] is not None, "an unfinished run's checkpoint has the trainer's state"
+        trainer.restore(found[2])
+    forget_after(run.path, done)
+    path = run.path
+    with run.append(METRICS, UpdateMetrics) as log:
+        for update in range(done + 1, total + 1):
+            if progress is not None:
+                progress(update - 1, total)
+            log.write(trainer.update(update))
+            if update == total or update % config.save_every == 0:
+                made = Checkpoint(path=".", base_model=config.model, algorithm=config.algorithm.type, update=update)
+                state = trainer.state() if update < total else None
+                path = checkpoint.save(run.path, policy, made, state, keep_last=config.keep_last)
+    if progress is not None:
+        progress(total, total)
+    return path
+
+
+def make_algorithm(config: TrainConfig, examples: Sequence[Example], policy: LocalPolicy) -> Algorithm:
+    """The algorithm that `config` names."""
+    if isinstance(config.algorithm, SftConfig):
+        return Sft(config.algorithm, config, examples, policy)
+    return Srl(config.algorithm, config, examples, policy)
+
+
+class Trained(NamedTuple):
+    """Sums over the micro-batches of one update."""
+
+    loss: float
+    clip_share: float
+    negative_log_prob: float
+    num_answer_tokens: int
+
+
+class Trainer:
+    """A student, its optimizer and its place in the data."""
+
+    def __init__(self, config: TrainConfig, policy: LocalPolicy, algorithm: Algorithm, cursor: Cursor, num_updates: int) -> None:
+        self._config = config
+        self._policy = policy
+        self._algorithm = algorithm
+        self._cursor = cursor
+        self._num_updates = num_updates
+        torch.manual_seed(config.seed)
+        self._optimizer = MasterOptimizer(policy.model, config.optimizer)
+
+    def update(self, number: int) -> UpdateMetrics:
+        """Take update `number` (from 1)."""
+        begun = time.perf_counter()
+        batch = self._algorithm.collect(self._cursor, number)
+        collected = time.perf_counter()
+        sums = self._backward(batch)
+        lr = learning_rate(self._config.optimizer, number, self._num_updates)
+        norm = self._optimizer.step(lr)
+        return UpdateMetrics(
+            update=number, num_updates=self._num_updates, loss=sums.loss, lr=lr, grad_norm=norm,
+            entropy=sums.negative_log_prob / sums.num_answer_tokens, clip_share=sums.clip_share,
+            num_tokens=sum(num_tokens(group) for group in batch.groups), num_answer_tokens=sums.num_answer_tokens,
+            num_prompts_cut=self._policy.num_prompts_cut, cursor=self._cursor.position, collected=batch.metrics,
+            collect_s=collected - begun, train_s=time.perf_counter() - collected,
+        )  # fmt: skip
+
+    def _backward(self, batch: Batch) -> Trained:
+        device = self._policy.model.device
+        self._policy.model.train()
+        loss_sum = clip_share = negative_log_prob = 0.0
+        num_answer_tokens = 0
+        for indices in micro_batches(batch.groups, self._config.micro_batch_tokens):
+            groups = [batch.groups[index] for index in indices]
+            weights = torch.cat([batch.weights[index] for index in indices]).to(device)
+            log_probs = token_log_probs(self._policy.model, pack(groups, device), temperature=self._algorithm.temperature)
+            loss, clipped = self._algorithm.loss(log_probs, groups, weights)
+            loss.backward()  # type: ignore[no-untyped-call]
+            self._optimizer.accumulate()
+            loss_sum += loss.item()
+            clip_share += clipped.item()
+            negative_log_prob -= log_probs.detach().sum().item()
+            num_answer_tokens += len(log_probs)
+        return Trained(loss_sum, clip_share, negative_log_prob, num_answer_tokens)
+
+    def state(self) -> dict[str, Any]:
+        """All that a resumed run needs beside the model's directory."""
+        return {
+            "optimizer": self._optimizer.state(),
+            "cursor": self._cursor.position,
+            "left_over": [group._asdict() for group in self._algorithm.state()],
+            "num_prompts_cut": self._policy.num_prompts_cut,
+            "torch_rng": torch.get_rng_state(),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take up what `state` returned."""
+        self._optimizer.restore(state["optimizer"])
+        self._cursor.position = state["cursor"]
+        self._algorithm.restore([Group(**group) for group in state["left_over"]])
+        self._policy.num_prompts_cut = state["num_prompts_cut"]
+        torch.set_rng_state(state["torch_rng"])
