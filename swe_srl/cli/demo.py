@@ -29,6 +29,8 @@ class DemoConfig(Config):
     """Trajectories per training task."""
     heldout_steps: int
     """Steps of the test projects on which agreement with the teacher is measured."""
+    heldout_samples: int = 4
+    """Answers drawn at each of them."""
     student: str = "smollm2-135m"
     sft: str
     """Preset of the warm start."""
@@ -75,12 +77,18 @@ def stages(config: DemoConfig, out: Path) -> Iterator[Stage]:
 
 def _measure(config: DemoConfig, out: Path, tasks: str, models: dict[str, str]) -> Iterator[Stage]:
     runs = []
+    settings = {
+        "num_samples": config.heldout_samples,
+        "context.max_observation_chars": 800,
+        "sampling.max_new_tokens": 120,
+    }
+    agreement = ("--limit", str(config.heldout_steps), *(f"--set={key}={value}" for key, value in settings.items()))
     for name, model in models.items():
         run = str(out / "eval" / name)
         runs.append(run)
         heldout = str(out / "replay-test" / "steps.jsonl")
         common = ("--tasks", tasks, "--policy", model, "--name", name, "--out", run)
-        yield Stage(f"{name}: agreement with the teacher on held-out steps", ("agree", heldout, *common, "--limit", str(config.heldout_steps)))
+        yield Stage(f"{name}: agreement with the teacher on held-out steps", ("agree", heldout, *common, *agreement))
         yield Stage(f"{name}: solve the held-out tasks in boxes", ("predict", config.mode, *common))
         yield Stage(
             f"{name}: grade each patch in a fresh box",

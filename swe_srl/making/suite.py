@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from swe_srl.making.recipe import Recipe
@@ -29,15 +30,20 @@ class SuiteRun(NamedTuple):
         return {test for test, status in self.statuses.items() if status in GOOD}
 
 
-def suite_command(recipe: Recipe) -> str:
-    """The test command, the same for planting and for grading. `-rA` writes one line a test, which SWE-bench parses."""
+def suite_command(recipe: Recipe, tests: Sequence[str] = (), *options: str) -> str:
+    """The test command over `tests` (all of the recipe's where empty), the same for planting and for grading.
+
+    `-rA` writes one line a test, which SWE-bench parses.
+    """
     deselect = [f"--deselect={test}" for test in recipe.deselect]
-    return shlex.join(["python", "-m", "pytest", "-rA", "-q", "--tb=short", "-p", "no:cacheprovider", *deselect, *recipe.tests])
+    command = ["python", "-m", "pytest", "-rA", "-q", "--tb=short", "-p", "no:cacheprovider", *deselect, *options]
+    return shlex.join([*command, *(tests or recipe.tests)])
 
 
-def run_suite(recipe: Recipe, sandbox: Sandbox, *, timeout_s: float) -> SuiteRun:
-    """Run the whole suite once, over the work tree as it is."""
-    result = sandbox.run(suite_command(recipe), timeout_s=timeout_s)
+def run_suite(recipe: Recipe, sandbox: Sandbox, *, timeout_s: float, tests: Sequence[str] = (), max_failing: int | None = None) -> SuiteRun:
+    """Run `tests`, or the whole suite, once over the work tree as it is; end early beyond `max_failing` failures."""
+    options = () if max_failing is None else (f"--maxfail={max_failing + 1}",)
+    result = sandbox.run(suite_command(recipe, tests, *options), timeout_s=timeout_s)
     return SuiteRun(read_statuses(result.output), result.output, result.exit_code, result.timed_out, result.duration_s)
 
 

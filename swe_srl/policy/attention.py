@@ -31,7 +31,15 @@ class Plan(Protocol):
 
 
 def attend(
-    module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, *, scaling: float, plan: Plan | None = None, **_: Any
+    module: Any,  # noqa: ANN401
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    scaling: float,
+    plan: Plan | None = None,
+    **_: object,
 ) -> tuple[Tensor, None]:
     """What transformers calls in each layer. Without a plan, every row of the batch is one causal sequence."""
     assert attention_mask is None, "plans say who attends to whom; masks are not read"
@@ -121,7 +129,7 @@ class _SharedPrompt(torch.autograd.Function):
     """Attention of one prompt and its answers by the CPU's flash kernel; exact, and without a copy of the prompt."""
 
     @staticmethod
-    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, shape: Shape, scale: float) -> Tensor:
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, shape: Shape, scale: float) -> Tensor:  # noqa: ANN401
         p, groups = shape.prompt, query.shape[1] // key.shape[1]
         key, value = (x.repeat_interleave(groups, dim=1) if groups > 1 else x for x in (key, value))
         out_prompt, lse_prompt = flash(query[:, :, :p], key[:, :, :p], value[:, :, :p], 0.0, True, scale=scale)
@@ -135,7 +143,7 @@ class _SharedPrompt(torch.autograd.Function):
         return torch.cat([out_prompt, out_answers], dim=2)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:  # noqa: ANN401
         query, key, value, out_prompt, lse_prompt, out_answers, lse_answers = ctx.saved_tensors
         p, scale = ctx.shape.prompt, ctx.scale
         past = slice(0, p)

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -15,6 +15,9 @@ from swe_srl.policy.base import Completion, Sampling
 from swe_srl.policy.sampler import Row, random_numbers, sample
 from swe_srl.policy.tokens import Codec, Prompt
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
 MAX_ROWS = 64
 """Answers written side by side. Keys and values of one take about 25 KB a token with 135M parameters, 60 KB with 7B."""
 
@@ -22,7 +25,7 @@ MAX_ROWS = 64
 class LocalPolicy:
     """A model in this process. Trains and samples with the same weights: what changes in `model` is sampled from next."""
 
-    def __init__(self, model: Any, tokenizer: Any, name: str, *, max_prompt_tokens: int | None = None) -> None:
+    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str, *, max_prompt_tokens: int | None = None) -> None:
         """`model` was loaded with `attention.IMPLEMENTATION`; a longer prompt than `max_prompt_tokens` is cut and counted."""
         self.model = model
         self.codec = Codec(tokenizer)

@@ -10,13 +10,16 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from swe_srl.policy.attention import causal, flash, join, shared_decode_reference
 from swe_srl.policy.base import Sampling
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 @dataclass
@@ -141,7 +144,7 @@ def choose(logits: Tensor, draws: Tensor, sampling: Sampling) -> tuple[Tensor, T
 
 @torch.inference_mode()
 def sample(
-    model: Any, prompts: Sequence[tuple[int, ...]], rows: Sequence[Row], sampling: Sampling, ended: Callable[[list[int]], bool]
+    model: PreTrainedModel, prompts: Sequence[tuple[int, ...]], rows: Sequence[Row], sampling: Sampling, ended: Callable[[list[int]], bool]
 ) -> None:
     """Write every row's answer. `rows` are in the order of their prompts; `ended` tells from a row's ids whether it stops."""
     backbone, head = model.base_model, model.get_output_embeddings()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -11,11 +11,14 @@ from torch.utils.checkpoint import checkpoint
 
 from swe_srl.policy.packing import Packed
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
 LOGIT_CHUNK = 1024
 """Positions whose logits are held at once; 1,024 rows of 150,000 fp32 logits are 600 MB."""
 
 
-def token_log_probs(model: Any, packed: Packed, *, temperature: float = 1.0) -> Tensor:
+def token_log_probs(model: PreTrainedModel, packed: Packed, *, temperature: float = 1.0) -> Tensor:
     """(N,) fp32 natural-log probabilities of `packed.targets` at `temperature`, with gradient."""
     backbone = model.base_model
     hidden = backbone(input_ids=packed.input_ids, position_ids=packed.position_ids, use_cache=False, plan=packed.plan).last_hidden_state[0]

@@ -8,10 +8,13 @@ end of the turn, are the ids of the whole dialogue: a test says so.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from swe_srl.dialogue import Message
 from swe_srl.errors import ConfigError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 LEFT_OUT = "[… left out …]"
 
@@ -27,7 +30,7 @@ class Prompt(NamedTuple):
 class Codec:
     """A Hugging Face tokenizer with a chat template, seen from a dialogue."""
 
-    def __init__(self, tokenizer: Any) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         """Raises ConfigError when `tokenizer` has no chat template or the template does not end its turns."""
         if not tokenizer.chat_template:
             raise ConfigError(f"the tokenizer of {tokenizer.name_or_path} has no chat template: choose an instruction-tuned model")
@@ -100,14 +103,13 @@ def fit(
     marker = len(text_ids(LEFT_OUT)) + 2
 
     def shrink(index: int, *, keep_end: bool) -> None:
-        excess = len(dialogue_ids(kept)) - max_tokens
-        if excess <= 0:
-            return
         ids = text_ids(kept[index]["content"])
-        room = max(0, len(ids) - excess - marker)
-        part = (ids[len(ids) - room :] if keep_end else ids[:room]) if room else []
-        text = decode(part)
-        kept[index]["content"] = f"{LEFT_OUT}\n{text}".rstrip() if keep_end else f"{text}\n{LEFT_OUT}".lstrip()
+        room = len(ids) - marker
+        # Text that is cut within a word may take more ids than it had, so one subtraction need not be enough.
+        while room >= 0 and (excess := len(dialogue_ids(kept)) - max_tokens) > 0:
+            room -= excess
+            text = decode(ids[len(ids) - room :] if keep_end else ids[:room]) if room > 0 else ""
+            kept[index]["content"] = f"{LEFT_OUT}\n{text}".rstrip() if keep_end else f"{text}\n{LEFT_OUT}".lstrip()
 
     for index in range(3, len(kept), 2):
         shrink(index, keep_end=True)

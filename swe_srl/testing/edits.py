@@ -72,8 +72,23 @@ def _change_of_hunk(path: str, number: int, heading: str, lines: list[str]) -> C
     )
 
 
-def fragments(old: str, new: str) -> Iterator[Fragment]:
-    """Pieces of `old` whose replacement gives exactly `new`, the shortest first; they begin and end with whole tokens."""
+def fragments(old: str, new: str) -> list[Fragment]:
+    """Pieces of `old` whose replacement gives exactly `new`, the shortest first; they begin and end with whole tokens.
+
+    A little more is taken where that closes all brackets: `f(x)` rather than `f(x`.
+    """
+    found = list(_fragments(old, new))
+    if not found:
+        return []
+    longest = len(found[0].old) + 16
+    return sorted(found, key=lambda piece: not (_balanced(piece.old) and _balanced(piece.new) and len(piece.old) <= longest))
+
+
+def _balanced(text: str) -> bool:
+    return all(text.count(left) == text.count(right) for left, right in ("()", "[]", "{}"))
+
+
+def _fragments(old: str, new: str) -> Iterator[Fragment]:
     olds, news = TOKEN.findall(old), TOKEN.findall(new)
     head = 0
     while head < min(len(olds), len(news)) and olds[head] == news[head]:
@@ -124,7 +139,7 @@ def by_python(change: Change) -> Command | None:
     """The change as a Python one-liner; None where quoting would get in the way, or it does not replace one line."""
     if len(change.old) != 1 or len(change.new) != 1:
         return None
-    piece = next(fragments(change.old[0], change.new[0]), None)
+    piece = next(iter(fragments(change.old[0], change.new[0])), None)
     if piece is None or re.search(r"[\"'\\$`!]", piece.old + piece.new):
         return None
     at = f"t[{change.line - 1}]"

@@ -1,0 +1,232 @@
+"""Tokens, attention, sampling and loading, with a tiny random student."""
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="needs the train extra")
+pytest.importorskip("transformers", reason="needs the train extra")
+
+from swe_srl.dialogue import Message, format_completion
+from swe_srl.errors import ConfigError, EndpointError
+from swe_srl.policy.attention import Shape, shared_prompt, shared_prompt_reference
+from swe_srl.policy.base import Sampling
+from swe_srl.policy.load import load_policy, load_student
+from swe_srl.policy.packing import pack
+from swe_srl.policy.scoring import token_log_probs
+from swe_srl.policy.tokens import LEFT_OUT
+from swe_srl.schema import Command
+from swe_srl.testing.tiny import tiny_student
+from swe_srl.training.objective import Group
+
+pytestmark = pytest.mark.torch
+
+DIALOGUE = [
+    Message(role="system", content="You fix issues."),
+    Message(role="user", content="f(1) returns 3, it should be 2.\n"),
+    Message(role="assistant", content="<function=bash>\n<parameter=command>ls</parameter>\n</function>"),
+    Message(role="user", content="[exit 0]\na.py"),
+]
+ANSWER = format_completion("look", Command(tool="bash", arguments={"command": "cat a.py"}))
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory):
+    return tiny_student(tmp_path_factory.mktemp("student") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def student(directory):
+    return load_student(str(directory), dtype="fp32", device="cpu")
+
+
+def test_prompt_and_target_laid_end_to_end_are_the_chat_templates_ids(student):
+    codec = student.codec
+    newline = codec.text_ids("\n")
+    whole = codec.dialogue_ids([*DIALOGUE, Message(role="assistant", content=ANSWER)], answer_next=False)
+    assert [*codec.prompt(DIALOGUE).ids, *codec.target(ANSWER), *newline] == whole
+    assert codec.decode(codec.target(ANSWER)) == ANSWER
+
+
+def test_the_newline_after_the_end_of_a_turn_is_kept(student):
+    ids = list(student.codec.prompt(DIALOGUE).ids)
+    ends = [index for index, token in enumerate(ids) if token == student.codec.end_of_turn]
+    assert len(ends) == len(DIALOGUE)
+    assert all(ids[index + 1] == student.codec.text_ids("\n")[0] for index in ends)
+
+
+@pytest.mark.parametrize("limit", [140, 100, 80, 60])
+def test_a_prompt_that_is_too_long_is_cut_to_fit_and_keeps_system_prompt_and_head_of_the_issue(student, limit):
+    long = [*DIALOGUE[:3], Message(role="user", content="first line\n" + "noise " * 200 + "last line")]
+    prompt = student.codec.prompt(long, limit)
+    text = student.codec.tokenizer.decode(prompt.ids)
+    assert len(prompt.ids) <= limit
+    assert prompt.num_tokens_cut == len(student.codec.prompt(long).ids) - len(prompt.ids)
+    assert "You fix issues." in text
+    assert "f(1" in text
+    assert "first line" not in text
+    assert text.endswith("<|im_start|>assistant\n")
+
+
+def test_the_oldest_observation_is_cut_first(student):
+    old = Message(role="user", content="old " * 100 + "old end")
+    new = Message(role="user", content="new begin" + " new" * 20)
+    messages = [*DIALOGUE[:3], old, DIALOGUE[2], new]
+    full = len(student.codec.prompt(messages).ids)
+    text = student.codec.tokenizer.decode(student.codec.prompt(messages, full - 50).ids)
+    assert "new begin" + " new" * 20 in text
+    assert LEFT_OUT in text
+    assert "old end" in text
+
+
+def test_a_limit_below_the_system_prompt_is_an_error(student):
+    with pytest.raises(ConfigError, match="max_prompt_tokens"):
+        student.codec.prompt(DIALOGUE, 10)
+
+
+@pytest.mark.parametrize("heads", [(4, 4), (6, 2)])
+def test_attention_with_a_shared_prompt_equals_plain_sequences(heads):
+    torch.manual_seed(0)
+    shape = Shape(37, (5, 1, 12))
+    query, key, value = (torch.randn(1, n, shape.total, 16, dtype=torch.float64, requires_grad=True) for n in (heads[0], heads[1], heads[1]))
+    weight = torch.randn(1, heads[0], shape.total, 16, dtype=torch.float64)
+    results = []
+    for attention in (shared_prompt, shared_prompt_reference):
+        out = attention(query, key, value, shape, 0.25)
+        results.append((out, *torch.autograd.grad((out * weight).sum(), (query, key, value))))
+    for fast, plain in zip(*results, strict=True):
+        torch.testing.assert_close(fast, plain, rtol=1e-10, atol=1e-12)
+
+
+def groups(student, *lengths):
+    generator = torch.Generator().manual_seed(1)
+
+    def ids(count):
+        return tuple(torch.randint(3, len(student.codec.tokenizer), (count,), generator=generator).tolist())
+
+    return [Group(str(index), ids(prompt), tuple(ids(count) for count in answers)) for index, (prompt, answers) in enumerate(lengths)]
+
+
+def test_loss_and_gradients_with_shared_prompts_equal_those_of_plain_sequences(student):
+    shared = groups(student, (40, (7, 1, 12)), (9, (4,)), (23, (3, 3)))
+    plain = [group._replace(completions=(answer,)) for group in shared for answer in group.completions]
+    model = student.model
+    weights = torch.randn(sum(len(answer) for group in plain for answer in group.completions), generator=torch.Generator().manual_seed(2))
+    found = []
+    for batches in ([shared], [[group] for group in plain]):
+        model.zero_grad()
+        log_probs = torch.cat([token_log_probs(model, pack(batch)) for batch in batches])
+        (log_probs * weights).sum().backward()
+        found.append((log_probs.detach(), [parameter.grad.clone() for parameter in model.parameters()]))
+    model.zero_grad()
+    torch.testing.assert_close(found[0][0], found[1][0], rtol=1e-5, atol=1e-6)
+    for ours, theirs in zip(found[0][1], found[1][1], strict=True):
+        assert (ours - theirs).norm() <= 1e-5 * theirs.norm()
+
+
+def test_log_probs_equal_those_of_the_models_own_forward_pass(student, directory):
+    from transformers import AutoModelForCausalLM
+
+    reference = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32)
+    group = groups(student, (20, (6,)))[0]
+    ids = torch.tensor([[*group.prompt_ids, *group.completions[0]]])
+    with torch.no_grad():
+        expected = reference(ids).logits[0, 19:-1].log_softmax(-1).gather(1, torch.tensor(group.completions[0])[:, None])[:, 0]
+        got = token_log_probs(student.model, pack([group]))
+    torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_chunked_logits_change_nothing(student, monkeypatch):
+    packed = pack(groups(student, (20, (6, 7))))
+    whole = token_log_probs(student.model, packed)
+    monkeypatch.setattr("swe_srl.policy.scoring.LOGIT_CHUNK", 4)
+    torch.testing.assert_close(token_log_probs(student.model, packed), whole, rtol=1e-6, atol=1e-6)
+
+
+def test_greedy_answers_equal_transformers_own_generate(student, directory):
+    from transformers import AutoModelForCausalLM
+
+    reference = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32)
+    prompts = [student.codec.prompt(DIALOGUE[:2]).ids, student.codec.prompt(DIALOGUE).ids]
+    answers = student.complete_ids(prompts, Sampling(max_new_tokens=12, stop=""))
+    for ids, (answer,) in zip(prompts, answers, strict=True):
+        tensor = torch.tensor([ids])
+        expected = reference.generate(tensor, attention_mask=torch.ones_like(tensor), max_new_tokens=12, do_sample=False)[0, len(ids) :]
+        assert list(answer.token_ids) == expected.tolist()
+
+
+def test_sampled_log_probs_are_those_the_trainer_computes(student):
+    sampling = Sampling(temperature=0.7, max_new_tokens=9, seed=3)
+    prompts = [student.codec.prompt(DIALOGUE[:2]).ids, student.codec.prompt(DIALOGUE).ids]
+    for ids, answers in zip(prompts, student.complete_ids(prompts, sampling, num_samples=3), strict=True):
+        group = Group("x", ids, tuple(answer.token_ids for answer in answers))
+        with torch.no_grad():
+            scored = token_log_probs(student.model, pack([group]), temperature=0.7)
+        told = torch.tensor([value for answer in answers for value in answer.log_probs])
+        torch.testing.assert_close(scored, told, rtol=1e-4, atol=1e-4)
+
+
+def test_a_sample_does_not_depend_on_what_else_is_in_the_batch(student):
+    sampling = Sampling(temperature=1.0, max_new_tokens=10, seed=5)
+    first, second = student.codec.prompt(DIALOGUE[:2]).ids, student.codec.prompt(DIALOGUE).ids
+    alone = student.complete_ids([second], sampling, num_samples=2)[0]
+    together = student.complete_ids([first, second], sampling, num_samples=4)[1]
+    assert [a.token_ids for a in alone] == [a.token_ids for a in together[:2]]
+    assert len({answer.token_ids for answer in together}) == 4
+    twice = student.complete_ids([second, second], sampling)
+    assert twice[0][0].token_ids == alone[0].token_ids != twice[1][0].token_ids
+
+
+def test_samples_follow_the_models_distribution(student):
+    from swe_srl.policy.sampler import choose
+
+    logits = torch.tensor([[0.0, 1.0, 2.0, -1.0]]).expand(20000, 4)
+    draws = torch.rand(20000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    ids, log_probs = choose(logits, draws, Sampling(temperature=2.0))
+    expected = (logits[0] / 2).softmax(-1)
+    torch.testing.assert_close(torch.bincount(ids, minlength=4) / 20000, expected, atol=0.015, rtol=0)
+    torch.testing.assert_close(log_probs, expected.log()[ids])
+    nucleus, _ = choose(logits, draws, Sampling(temperature=1.0, top_p=0.6))
+    assert set(nucleus.tolist()) == {2}
+
+
+def test_an_answer_stops_after_the_stop_text_or_at_the_end_of_the_turn(student):
+    codec = student.codec
+    stop = student._stopper("</function>")
+    ids = codec.text_ids(ANSWER)
+    assert stop(ids)
+    assert not any(stop(ids[:count]) for count in range(1, len(ids)))
+    assert stop([*ids[:4], codec.end_of_turn])
+
+
+def test_more_rows_than_one_batch_holds_give_the_same_answers(student, monkeypatch):
+    sampling = Sampling(temperature=1.0, max_new_tokens=4, seed=1)
+    prompts = [student.codec.prompt(DIALOGUE[: 2 + 2 * (index % 2)]).ids for index in range(5)]
+    whole = student.complete_ids(prompts, sampling, num_samples=3)
+    monkeypatch.setattr("swe_srl.policy.local.MAX_ROWS", 4)
+    assert [[a.token_ids for a in row] for row in student.complete_ids(prompts, sampling, num_samples=3)] == [
+        [a.token_ids for a in row] for row in whole
+    ]
+
+
+def test_a_directory_without_weights_is_one_sentence(tmp_path, directory):
+    with pytest.raises(ConfigError, match="no model"):
+        load_policy(str(tmp_path))
+    (tmp_path / "config.json").write_text((directory / "config.json").read_text())
+    with pytest.raises(ConfigError, match="no weights"):
+        load_policy(str(tmp_path))
+    with pytest.raises(ConfigError, match="no directory"):
+        load_policy(str(tmp_path / "nowhere"))
+
+
+def test_a_hub_that_cannot_be_reached_is_the_apparatus_failing(monkeypatch):
+    monkeypatch.setattr("transformers.AutoTokenizer.from_pretrained", _offline)
+    with pytest.raises(EndpointError, match="hub"):
+        load_policy("someone/some-model")
+
+
+def _offline(*_args, **_options):
+    raise OSError("We couldn't connect to the hub.\nAnd more.")
+
+
+def test_an_endpoint_needs_a_model_name():
+    with pytest.raises(ConfigError, match="--model"):
+        load_policy("http://127.0.0.1:9/v1")

@@ -1,0 +1,259 @@
+"""Replay: what happened again is kept, what did not is said; and the readers of recorded trajectories."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from swe_srl.errors import UnknownTask, UserError
+from swe_srl.replay.compare import normalise, same_patch, similarity
+from swe_srl.replay.formats.base import BadRecord
+from swe_srl.replay.formats.read import FORMATS, read_trajectories
+from swe_srl.replay.replay import REPLAYED, STEPS, Replayed, ReplayConfig, replay, replay_all
+from swe_srl.runtime.base import CommandResult
+from swe_srl.schema import Command, Step, Task, Trajectory, Turn
+from swe_srl.store import Appender, Run
+from swe_srl.testing import FakeSandbox
+
+SHARED = Path(os.environ.get("SWE_SRL_SHARED", Path(__file__).parents[3] / "shared")) / "data" / "trajectories"
+
+
+def edit(box):
+    box.write_file("a.py", b"x = 2\n")
+    return "done\n"
+
+
+def box(**more):
+    return FakeSandbox({"a.py": "x = 1\n"}, {"ls": "a.py\n", "fix": edit, "test": CommandResult("1 failed in 0.10s\n", 1)} | more)
+
+
+def tree(changed):
+    sandbox = box()
+    if changed:
+        edit(sandbox)
+    return sandbox.serve("write-tree").output.decode()
+
+
+def turn(command, observation, exit_code=0, changed=None):
+    return Turn(
+        thought="because", command=Command(tool="bash", arguments={"command": command}), observation=observation, exit_code=exit_code,
+        tree="" if changed is None else tree(changed),
+    )  # fmt: skip
+
+
+def trajectory(*turns, name="t", task_id="task", resolved=True, patch=""):
+    return Trajectory(
+        trajectory_id=name, task_id=task_id, model="m", source="swe-srl", turns=turns, exit_status="submitted", resolved=resolved, patch=patch
+    )
+
+
+SUBMIT = Turn(command=Command(tool="submit"), observation="Submitted.", exit_code=0, tree=tree(True))
+GOOD = (turn("ls", "a.py\n", changed=False), turn("fix", "done\n", changed=True), turn("test", "1 failed in 2.34s\n", 1, changed=True), SUBMIT)
+
+
+def test_a_faithful_replay_gives_one_step_per_command_with_what_our_box_answered():
+    steps = replay(trajectory(*GOOD), box())
+    assert [step.step_id for step in steps] == ["t/0", "t/1", "t/2", "t/3"]
+    assert {step.fidelity.status for step in steps} == {"faithful"}
+    assert all(step.fidelity.tree for step in steps)
+    assert steps[2].observation == "1 failed in 0.10s\n"
+    assert steps[0].thought == "because"
+
+
+def test_a_turn_without_a_command_is_skipped_and_keeps_its_place():
+    lost = Turn(command=None, completion="what?", observation="not understood")
+    assert [step.index for step in replay(trajectory(GOOD[0], lost, GOOD[1]), box())] == [0, 2]
+
+
+def test_an_output_that_differs_is_drift_as_long_as_the_state_is_the_same():
+    [step] = replay(trajectory(turn("ls", "something else entirely\n", changed=False)), box())
+    assert step.fidelity.status == "drifted"
+    assert step.fidelity.tree is True
+    [step] = replay(trajectory(turn("test", "1 failed in 0.10s\n", 0, changed=False)), box())
+    assert (step.fidelity.status, step.fidelity.exit_code) == ("drifted", False)
+
+
+def test_replay_stops_where_the_state_is_lost():
+    steps = replay(trajectory(GOOD[0], turn("fix", "done\n", changed=False), GOOD[2]), box())
+    assert [step.fidelity.status for step in steps] == ["faithful", "lost"]
+
+
+def test_without_a_recorded_tree_a_state_is_not_called_lost():
+    [step] = replay(trajectory(turn("fix", "other\n", 1)), box())
+    assert (step.fidelity.status, step.fidelity.tree) == ("drifted", None)
+
+
+def test_what_changes_from_run_to_run_does_not_count():
+    then = "== 3 passed in 0.12s ==\n<a object at 0x7f0012345678>\n/tmp/pytest-of-root/pytest-3/x\nindex 1234567..89abcde 100644\n"
+    now = "== 3 passed in 1.70s ==\n<a object at 0x7f00deadbeef>\n/tmp/pytest-of-me/pytest-44/x\nindex 12345678..89abcdef 100644\n"
+    assert normalise(then) == normalise(now)
+    assert similarity("3 passed in 1s", "4 passed in 1s") < 1.0
+
+
+def test_frequent_characters_count_in_long_outputs():
+    then = "".join(f"line {i} of the output\n" for i in range(40))
+    assert similarity(then.replace("line 7 ", "line x "), then) > 0.95
+
+
+def test_outputs_of_any_length_are_compared_quickly():
+    assert similarity("x" * 10**6 + "a", "x" * 10**6 + "b") < 1.0
+
+
+def test_a_scratch_file_does_not_make_another_patch_but_another_change_does():
+    wanted = "diff --git a/a.py b/a.py\nindex 1..2 100644\n--- a/a.py\n+++ b/a.py\n@@ -1 +1 @@ def f():\n-x\n+y\n"
+    extra = "diff --git a/patch.txt b/patch.txt\nnew file\n--- /dev/null\n+++ b/patch.txt\n@@ -0,0 +1 @@\n+x\n"
+    assert same_patch(wanted.replace("1..2", "3..4") + extra, wanted)
+    assert not same_patch(wanted.replace("+y", "+z"), wanted)
+    assert not same_patch(extra, wanted)
+
+
+TASKS = {"task": Task(task_id="task", repo="r", base_commit="0", problem_statement="p", image="i")}
+
+
+def run_all(out, trajectories, opened=None, config=None):
+    def open_box(task, item):
+        if opened is not None:
+            opened.append(item.trajectory_id)
+        return box()
+
+    return replay_all(trajectories, TASKS, Run(out), config or ReplayConfig(workers=1), open_box=open_box)
+
+
+def test_a_run_writes_the_steps_of_resolved_trajectories_only(tmp_path):
+    summary = run_all(tmp_path, [trajectory(*GOOD, name="a"), trajectory(*GOOD, name="b", resolved=False), trajectory(*GOOD, name="c", resolved=None)])
+    assert {step.trajectory_id for step in Run(tmp_path).read(STEPS, Step)} == {"a"}
+    assert (summary.num_trajectories, summary.num_not_resolved, summary.num_steps, summary.statuses) == (3, 2, 4, {"faithful": 4})
+    assert run_all(tmp_path / "all", [trajectory(*GOOD, name="c", resolved=None)], config=ReplayConfig(only_resolved=False)).num_steps == 4
+
+
+def test_a_trajectory_that_is_lost_gives_no_steps_unless_asked(tmp_path):
+    lost = trajectory(GOOD[0], turn("fix", "done\n", changed=False))
+    summary = run_all(tmp_path / "a", [lost])
+    assert (summary.num_lost, summary.num_steps, summary.num_steps_replayed) == (1, 0, 2)
+    assert run_all(tmp_path / "b", [lost], config=ReplayConfig(workers=1, keep_lost=True)).num_steps == 1
+
+
+def test_a_final_diff_that_is_not_the_recorded_one_gives_no_steps(tmp_path):
+    turns = (turn("ls", "a.py\n"), turn("fix", "done\n"))
+    right = "diff --git a/a.py b/a.py\n--- a/a.py\n+++ b/a.py\n@@ -1 +1 @@\n-x = 1\n+x = 2\n"
+    assert run_all(tmp_path / "a", [trajectory(*turns, patch=right)]).num_steps == 2
+    summary = run_all(tmp_path / "b", [trajectory(*turns, patch=right.replace("x = 2", "x = 3"))])
+    assert (summary.num_steps, summary.num_same_patch) == (0, 0)
+
+
+def test_what_is_replayed_is_not_replayed_again_and_half_a_trajectory_is_dropped(tmp_path):
+    items = [trajectory(*GOOD, name=name) for name in "ab"]
+    run_all(tmp_path, items[:1])
+    half = Run(tmp_path).read(STEPS, Step)[0].model_copy(update={"trajectory_id": "b", "step_id": "b/0"})
+    with Appender[Step](tmp_path / STEPS) as file:
+        file.write(half)
+    opened = []
+    summary = run_all(tmp_path, items, opened)
+    assert opened == ["b"]
+    assert [step.step_id for step in Run(tmp_path).read(STEPS, Step)] == [f"{name}/{i}" for name in "ab" for i in range(4)]
+    assert (summary.num_replayed, summary.num_steps) == (2, 8)
+    assert len(Run(tmp_path).read(REPLAYED, Replayed)) == 2
+
+
+def test_a_box_that_breaks_leaves_its_trajectory_for_the_next_start(tmp_path):
+    def breaks(task, item):
+        return FakeSandbox({"a.py": "x = 1\n"}, breaks_at=0) if item.trajectory_id == "a" else box()
+
+    items = [trajectory(*GOOD, name=name) for name in "ab"]
+    summary = replay_all(items, TASKS, Run(tmp_path), ReplayConfig(workers=1), open_box=breaks)
+    assert (summary.num_replayed, summary.num_infra_failures) == (1, 1)
+    assert run_all(tmp_path, items).num_replayed == 2
+
+
+def test_a_trajectory_of_an_unknown_task_is_refused_before_anything_runs(tmp_path):
+    with pytest.raises(UnknownTask, match="elsewhere"):
+        run_all(tmp_path, [trajectory(*GOOD, task_id="elsewhere")])
+
+
+# Readers
+
+
+def test_our_own_trajectories_are_read_back_and_a_bad_line_is_named(tmp_path):
+    path = tmp_path / "trajectories.jsonl"
+    with Appender[Trajectory](path) as file:
+        file.write(trajectory(*GOOD, name="a"))
+    with path.open("a") as file:
+        file.write('{"kind": "Trajectory", "trajectory_id": 3}\nnot json\n[]\n{"kind": "Step"}\n')
+    with Appender[Trajectory](path) as file:
+        file.write(trajectory(*GOOD, name="b"))
+        file.write(trajectory(*GOOD, name="a"))
+    found = list(read_trajectories([path]))
+    assert [item.trajectory_id for item in found if isinstance(item, Trajectory)] == ["a", "b"]
+    bad = [item for item in found if isinstance(item, BadRecord)]
+    assert [item.line for item in bad] == [2, 3, 4, 5, None]
+    assert "second trajectory" in bad[-1].reason
+
+
+MINI_V1 = {
+    "info": {"exit_status": "Submitted", "submission": "diff --git a/x b/x\n+1", "config": {"model": "me/model"}, "model_stats": {"instance_cost": 0.5}},
+    "messages": [
+        {"role": "system", "content": "s"},
+        {"role": "user", "content": "issue"},
+        {"role": "assistant", "content": "THOUGHT: look\n\n```bash\nls -a\n```"},
+        {"role": "user", "content": "<returncode>2</returncode>\n<output>\na.py\n</output>"},
+        {"role": "assistant", "content": "no command at all"},
+        {"role": "user", "content": "Please always provide EXACTLY ONE action"},
+        {"role": "assistant", "content": "```bash\necho MINI_SWE_AGENT_FINAL_OUTPUT && git diff --cached\n```"},
+        {"role": "user", "content": "diff --git …"},
+    ],
+}
+
+
+def test_version_1_of_mini_swe_agent_is_read(tmp_path):
+    path = tmp_path / "demo__demo-1.traj.json"
+    path.write_text(json.dumps(MINI_V1))
+    [found] = read_trajectories([path])
+    assert (found.trajectory_id, found.task_id, found.session) == ("demo__demo-1.model", "demo__demo-1", "fresh")
+    first, malformed, last = found.turns
+    assert (first.thought, first.command.arguments, first.observation, first.exit_code) == ("THOUGHT: look", {"command": "ls -a"}, "a.py\n", 2)
+    assert malformed.command is None
+    assert last.command.tool == "submit"
+    assert found.patch == "diff --git a/x b/x\n+1\n"
+    assert found.usage.cost_usd == 0.5
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"messages": 3, "info": {}}', '{"messages": [3], "info": {}}', '{"messages": [], "info": {}}', "\xff"])
+def test_a_damaged_file_is_reported_and_hides_no_other(tmp_path, text):
+    (tmp_path / "a.traj.json").write_bytes(text.encode("latin-1"))
+    (tmp_path / "b.traj.json").write_text(json.dumps(MINI_V1))
+    bad, good = read_trajectories([tmp_path])
+    assert isinstance(bad, BadRecord)
+    assert bad.path.endswith("a.traj.json")
+    assert good.task_id == "b"
+
+
+def test_a_path_that_holds_nothing_is_the_users_mistake(tmp_path):
+    for path in (tmp_path, tmp_path / "absent"):
+        with pytest.raises(UserError, match="give"):
+            list(read_trajectories([path]))
+
+
+def test_every_format_is_sniffed_by_itself_alone(tmp_path):
+    ours, mini = tmp_path / "t.jsonl", tmp_path / "m.traj.json"
+    with Appender[Trajectory](ours) as file:
+        file.write(trajectory(*GOOD))
+    mini.write_text(json.dumps(MINI_V1))
+    known = [[item.NAME for item in FORMATS if item.sniff(path, path.read_text()[:4096])] for path in (ours, mini)]
+    assert known == [["swe-srl"], ["mini-swe-agent"]]
+
+
+def test_all_recorded_mini_swe_agent_trajectories_are_read():
+    folder = SHARED / "mini-swe-agent"
+    if not folder.is_dir():
+        pytest.skip(f"no recorded trajectories at {folder}")
+    items = list(read_trajectories([folder]))
+    found = [item for item in items if isinstance(item, Trajectory)]
+    assert len(items) == 38
+    # The other five have not one answer in them: the provider timed out before.
+    assert [item.reason for item in items if isinstance(item, BadRecord)] == ["no action in it"] * 5
+    assert sum(len(item.turns) for item in found) == 2498
+    assert all(turn.command for item in found for turn in item.turns)
+    assert sum(item.exit_status == "submitted" and item.patch.endswith("\n") for item in found) == 28
+    assert sum(turn.timed_out for item in found for turn in item.turns) == 6
+    assert sum(item.turns[-1].command.tool == "submit" for item in found) == 28
