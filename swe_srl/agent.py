@@ -90,7 +90,14 @@ class Episode:
     """One model at work on one task. The caller owns the box."""
 
     def __init__(
-        self, task: Task, sandbox: Sandbox, context: ContextConfig, limits: AgentLimits, *, index: int = 0, record_trees: bool = False
+        self,
+        task: Task,
+        sandbox: Sandbox,
+        context: ContextConfig,
+        limits: AgentLimits,
+        *,
+        index: int = 0,
+        record_trees: bool = False,
     ) -> None:
         """Begin an episode; nothing is run yet.
 
@@ -159,7 +166,10 @@ class Episode:
             if completion.finish_reason == "length":
                 problem += " (it was cut at the length limit: be brief)"
             return Turn(
-                thought=parsed.thought, command=None, completion=completion.text, observation=MALFORMED.format(problem=problem)
+                thought=parsed.thought,
+                command=None,
+                completion=completion.text,
+                observation=MALFORMED.format(problem=problem),
             )
         if parsed.command.tool == "submit":
             return Turn(

@@ -106,7 +106,9 @@ def render(task: Task, turns: Sequence[Turn], context: ContextConfig) -> list[Me
     statement = shorten(task.problem_statement.strip(), context.max_statement_chars)
     messages = [Message(role="system", content=SYSTEM_PROMPT), Message(role="user", content=statement)]
     for turn in shown:
-        action = format_action(turn.command) if turn.command else shorten(turn.completion, context.max_observation_chars)
+        action = (
+            format_action(turn.command) if turn.command else shorten(turn.completion, context.max_observation_chars)
+        )
         messages.append(Message(role="assistant", content=action))
         messages.append(Message(role="user", content=format_observation(turn, context)))
     return messages

@@ -6,28 +6,28 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Generic, NamedTuple, TypeVar
 
-from swe_srl.errors import EngineUnavailable, ApparatusError
+from swe_srl.errors import ApparatusError, EngineUnavailable
 
-I = TypeVar("I")
-O = TypeVar("O")
+Item = TypeVar("Item")
+Value = TypeVar("Value")
 
 
-class Outcome(NamedTuple, Generic[I, O]):
+class Outcome(NamedTuple, Generic[Item, Value]):
     """What became of one item: a value, or the failure of the apparatus that prevented one."""
 
-    item: I
-    value: O | None
+    item: Item
+    value: Value | None
     failure: ApparatusError | None
 
 
-def fan_out(work: Callable[[I], O], items: Iterable[I], *, workers: int) -> Iterator[Outcome[I, O]]:
+def fan_out(work: Callable[[Item], Value], items: Iterable[Item], *, workers: int) -> Iterator[Outcome[Item, Value]]:
     """Run `work` over `items`, at most `workers` at once; yield each outcome as it is ready.
 
     A failure of the apparatus for one item is yielded beside the others. A missing engine and any other error ends the
     whole run: items not yet begun are dropped, and what runs is waited for, so that no box is left behind.
     """
     with ThreadPoolExecutor(max_workers=max(1, workers)) as pool:
-        waiting: dict[Future[O], I] = {}
+        waiting: dict[Future[Value], Item] = {}
         source = iter(items)
         exhausted = False
         try:
@@ -48,7 +48,7 @@ def fan_out(work: Callable[[I], O], items: Iterable[I], *, workers: int) -> Iter
                 future.cancel()
 
 
-def _outcome(item: I, future: Future[O]) -> Outcome[I, O]:
+def _outcome(item: Item, future: Future[Value]) -> Outcome[Item, Value]:
     try:
         return Outcome(item, future.result(), None)
     except EngineUnavailable:

@@ -234,7 +234,7 @@ class Proportion(Record):
 
     @property
     def value(self) -> float:
-        """k / n, 0 when nothing was counted."""
+        """K / n, 0 when nothing was counted."""
         return self.k / self.n if self.n else 0.0
 
 

@@ -37,7 +37,11 @@ class Appender(Generic[R]):
 
     def write(self, record: R) -> None:
         """Append `record`. Raises StorageError, and leaves no half line, when the disk is full."""
-        envelope = {"kind": type(record).__name__, "schema_version": SCHEMA_VERSION, "made_by": f"swe-srl {__version__}"}
+        envelope = {
+            "kind": type(record).__name__,
+            "schema_version": SCHEMA_VERSION,
+            "made_by": f"swe-srl {__version__}",
+        }
         line = json.dumps(envelope | record.model_dump(mode="json"), ensure_ascii=False) + "\n"
         with self._lock:
             end = os.fstat(self._file.fileno()).st_size
@@ -48,7 +52,9 @@ class Appender(Generic[R]):
                 os.fsync(self._file.fileno())
             except OSError as error:
                 os.truncate(self._path, end)
-                raise StorageError(f"cannot write {self._path}: {error.strerror}: free some space and run again; nothing written before is lost") from error
+                raise StorageError(
+                    f"cannot write {self._path}: {error.strerror}: free some space and run again; nothing written before is lost"
+                ) from error
 
     def close(self) -> None:
         """Close the file; closing twice is harmless."""
@@ -57,7 +63,9 @@ class Appender(Generic[R]):
     def __enter__(self) -> Appender[R]:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
 
@@ -107,7 +115,9 @@ def read_records(path: str | Path, record: type[R]) -> Iterator[R]:
     for number, value in read_jsonl(path):
         kind = value.get("kind", record.__name__)
         if kind != record.__name__:
-            raise FormatError(f"{path}, line {number}: holds a {kind}, expected a {record.__name__}: was another file meant?")
+            raise FormatError(
+                f"{path}, line {number}: holds a {kind}, expected a {record.__name__}: was another file meant?"
+            )
         try:
             yield record.model_validate({key: item for key, item in value.items() if key not in _ENVELOPE})
         except ValidationError as error:
@@ -140,7 +150,9 @@ def write_text(path: str | Path, text: str) -> None:
     except OSError as error:
         with suppress(OSError):
             scratch.unlink(missing_ok=True)
-        raise StorageError(f"cannot write {path}: {error.strerror}: free some space or choose another --out; nothing written before is lost") from error
+        raise StorageError(
+            f"cannot write {path}: {error.strerror}: free some space or choose another --out; nothing written before is lost"
+        ) from error
 
 
 def write_json(path: str | Path, value: Any) -> None:
@@ -158,7 +170,7 @@ class Run:
         except OSError as error:
             raise StorageError(f"cannot make {self.path}: {error.strerror}: choose another --out") from error
 
-    def append(self, name: str, record: type[R]) -> Appender[R]:
+    def append(self, name: str, record: type[R]) -> Appender[R]:  # noqa: ARG002 - it names the type
         """Open `name` for appending records of one kind."""
         return Appender[R](self.path / name)
 
@@ -194,5 +206,7 @@ class Run:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
-                raise UserError(f"another process is working in {self.path}: wait for it, or choose another --out") from error
+                raise UserError(
+                    f"another process is working in {self.path}: wait for it, or choose another --out"
+                ) from error
             yield

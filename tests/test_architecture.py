@@ -42,7 +42,9 @@ def test_help_loads_nothing_heavy_and_answers_in_under_400_milliseconds():
 
 @pytest.mark.parametrize("module", [p.stem for p in (PACKAGE / "cli").glob("*.py") if p.stem != "__main__"])
 def test_a_verb_module_is_free_to_import(module):
-    loaded = set(python(f"import sys, swe_srl.cli.{module}; print(*{{n.partition('.')[0] for n in sys.modules}})").split())
+    loaded = set(
+        python(f"import sys, swe_srl.cli.{module}; print(*{{n.partition('.')[0] for n in sys.modules}})").split()
+    )
     assert not loaded & HEAVY
 
 
@@ -66,7 +68,9 @@ def test_an_unknown_verb_is_a_usage_error():
 
 
 def test_the_import_contract_holds():
-    done = subprocess.run([Path(sys.executable).parent / "lint-imports"], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [Path(sys.executable).parent / "lint-imports"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stdout
 
 
@@ -114,3 +118,10 @@ def test_no_function_is_longer_than_a_page_and_no_file_than_a_few():
 def test_every_module_says_what_it_is():
     for path in PACKAGE.rglob("*.py"):
         assert ast.get_docstring(ast.parse(path.read_text())), f"{path.relative_to(ROOT)} has no docstring"
+
+
+def test_the_json_schemas_are_those_of_the_nouns():
+    done = subprocess.run(
+        [sys.executable, "scripts/schemas.py", "--check"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout

@@ -25,7 +25,9 @@ def load_tasks(path: str | Path, ids: Sequence[str] = ()) -> list[Task]:
     elif path.is_file():
         known = {row["instance_id"]: task_of_row(row, str(path)) for row in read_rows(path)}
     else:
-        raise UserError(f"no tasks at {path}: give a task repository (`swe-srl tasks make`) or rows as JSONL, JSON or parquet")
+        raise UserError(
+            f"no tasks at {path}: give a task repository (`swe-srl tasks make`) or rows as JSONL, JSON or parquet"
+        )
     if ids:
         for task_id in ids:
             if task_id not in known:

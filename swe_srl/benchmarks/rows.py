@@ -28,7 +28,9 @@ def read_rows(path: str | Path) -> list[Row]:
     elif path.suffix == ".parquet":
         rows = _rows_of_parquet(path)
     else:
-        raise UserError(f"{path}: rows are read from {', '.join(SUFFIXES)}, not {path.suffix or 'a file without suffix'}")
+        raise UserError(
+            f"{path}: rows are read from {', '.join(SUFFIXES)}, not {path.suffix or 'a file without suffix'}"
+        )
     for number, row in enumerate(rows, start=1):
         if not isinstance(row.get("instance_id"), str) or not row["instance_id"]:
             raise FormatError(f"{path}, row {number}: no instance_id, so it is not a SWE-bench row")

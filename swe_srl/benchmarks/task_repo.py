@@ -24,7 +24,9 @@ class TaskRepo:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         if not (self.path / "tasks").is_dir():
-            raise UserError(f"{self.path} is not a task repository, it has no tasks/ folder: make one with `swe-srl tasks make`")
+            raise UserError(
+                f"{self.path} is not a task repository, it has no tasks/ folder: make one with `swe-srl tasks make`"
+            )
 
     @cached_property
     def tasks(self) -> dict[str, Task]:
@@ -49,7 +51,9 @@ def read_task(folder: Path) -> Task:
     if missing:
         raise FormatError(f"{folder / TASK_FILE} has no {', '.join(missing)}: mend it or make the task again")
     if meta["instance_id"] != folder.name:
-        raise FormatError(f"{folder / TASK_FILE}: instance_id is {meta['instance_id']!r}, but the folder is {folder.name!r}: rename one of them")
+        raise FormatError(
+            f"{folder / TASK_FILE}: instance_id is {meta['instance_id']!r}, but the folder is {folder.name!r}: rename one of them"
+        )
     return Task(
         task_id=str(meta["instance_id"]),
         repo=str(meta["repo"]),
@@ -86,4 +90,6 @@ def unknown_task(task_id: str, known: Iterable[str], where: str) -> UnknownTask:
     """The error for an id that is not there, with the ids that look like it."""
     known = sorted(known)
     close = difflib.get_close_matches(task_id, known, n=3, cutoff=0.5) or known[:3]
-    return UnknownTask(f"no task {task_id!r} in {where} ({len(known)} tasks): did you mean {' or '.join(close) or 'another repository'}?")
+    return UnknownTask(
+        f"no task {task_id!r} in {where} ({len(known)} tasks): did you mean {' or '.join(close) or 'another repository'}?"
+    )

@@ -35,7 +35,7 @@ VERBS: dict[str, tuple[str, str]] = {
 class LazyGroup(TyperGroup):
     """A command group that imports a verb only when it is called."""
 
-    def list_commands(self, ctx: Any) -> list[str]:
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002
         """The verbs, in pipeline order."""
         return list(VERBS)
 
@@ -86,7 +86,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.stderr.write(f"swe-srl: {error}\n")
         sys.exit(error.exit_code)
     except OSError as error:
-        sys.stderr.write(f"swe-srl: {error.strerror or error}{f': {error.filename}' if error.filename else ''}: nothing written before is lost\n")
+        sys.stderr.write(
+            f"swe-srl: {error.strerror or error}{f': {error.filename}' if error.filename else ''}: nothing written before is lost\n"
+        )
         sys.exit(3)
     except KeyboardInterrupt:
         sys.stderr.write("swe-srl: interrupted: call the same command again to go on\n")

@@ -7,36 +7,24 @@ from typing import Annotated
 
 import typer
 
+from swe_srl.cli.options import EndpointModel, ModelName, Out, Policy, Settings, Tasks
+
 
 def agree(
     steps: Annotated[
         Path, typer.Argument(help="Steps: the steps.jsonl that `swe-srl replay` wrote.", show_default=False)
     ],
-    tasks: Annotated[Path, typer.Option(help="Task repository, or rows (JSONL, JSON, parquet).", show_default=False)],
-    policy: Annotated[
-        str,
-        typer.Option(
-            help="Model id, directory, checkpoint, or URL of an OpenAI-compatible endpoint.", show_default=False
-        ),
-    ],
-    out: Annotated[
-        Path, typer.Option(help="Run directory; the same one continues a run that was stopped.", show_default=False)
-    ],
-    model: Annotated[
-        str, typer.Option(help="Name of the model at the endpoint; needed where --policy is a URL.", show_default=False)
-    ] = "",
-    name: Annotated[
-        str, typer.Option(help="Name of the model in reports; the policy's own by default.", show_default=False)
-    ] = "",
+    tasks: Tasks,
+    policy: Policy,
+    out: Out,
+    model: EndpointModel = "",
+    name: ModelName = "",
     reward: Annotated[str, typer.Option(help="What similarity is.")] = "similarity",
     limit: Annotated[
         int | None,
         typer.Option(min=1, help="Measure only so many steps, spread evenly over all.", show_default=False),
     ] = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="A setting, e.g. num_samples=8 or max_steps=100.", show_default=False),
-    ] = None,
+    set_: Settings = None,
 ) -> None:
     """Draw answers at each held-out step and compare them with the teacher's action; needs no docker."""
     from swe_srl.benchmarks.load import load_tasks

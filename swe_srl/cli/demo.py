@@ -56,22 +56,39 @@ def stages(config: DemoConfig, out: Path) -> Iterator[Stage]:
         ("Plant bugs in a project never trained on", config.test_recipes, config.test_tasks, test),
     ):
         yield Stage(title, ("tasks", "make", *recipes, "--num", str(number), "--out", tasks, *workers))
-        yield Stage("Check them: the gold patch resolves, the empty one does not", ("tasks", "check", tasks, "--repeats", "1", *workers))
+        yield Stage(
+            "Check them: the gold patch resolves, the empty one does not",
+            ("tasks", "check", tasks, "--repeats", "1", *workers),
+        )
     for name, tasks, samples in (("train", train, config.samples), ("test", test, 1)):
         teach, replay = out / f"teach-{name}", out / f"replay-{name}"
         yield Stage(
             f"A teacher over HTTP solves the {name} tasks",
             ("teach", "--tasks", tasks, "--model", "oracle", "--samples", str(samples), "--out", str(teach), *workers),
         )
-        yield Stage("Replay every command", ("replay", str(teach / "trajectories.jsonl"), "--tasks", tasks, "--out", str(replay), *workers))
+        yield Stage(
+            "Replay every command",
+            ("replay", str(teach / "trajectories.jsonl"), "--tasks", tasks, "--out", str(replay), *workers),
+        )
     steps, models = out / "replay-train" / "steps.jsonl", {"base": config.student}
     for title, name, preset, start in (
         ("SFT warm start", "sft", config.sft, config.student),
-        ("SRL on top of it", "sft+srl", config.srl, str(out / "sft" / "final")),
+        ("SRL on top of it", "sft+srl", config.srl, str(out / "sft")),
     ):
-        arguments = ("train", preset, "--model", start, "--steps", str(steps), "--tasks", train, "--out", str(out / name))
+        arguments = (
+            "train",
+            preset,
+            "--model",
+            start,
+            "--steps",
+            str(steps),
+            "--tasks",
+            train,
+            "--out",
+            str(out / name),
+        )
         yield Stage(title, arguments)
-        models[name] = str(out / name / "final")
+        models[name] = str(out / name)
     yield from _measure(config, out, test, models)
 
 
@@ -98,7 +115,9 @@ def _measure(config: DemoConfig, out: Path, tasks: str, models: dict[str, str]) 
 
 
 def demo(
-    out: Annotated[Path, typer.Option(help="Where everything goes; call again with the same place to go on.")] = Path("demo"),
+    out: Annotated[Path, typer.Option(help="Where everything goes; call again with the same place to go on.")] = Path(
+        "demo"
+    ),
     preset: Annotated[str, typer.Option(help="A preset or TOML file of sizes.")] = "demo",
     set_: Annotated[list[str] | None, typer.Option("--set", help="Override a setting: a=b.")] = None,
     dry_run: Annotated[bool, typer.Option(help="Print the commands and run none.")] = False,
@@ -123,7 +142,9 @@ def demo(
         ("eval/*/episodes.jsonl", "what each model did, turn by turn"),
         ("replay-train/steps.jsonl", "the teacher's steps"),
         ("sft+srl/metrics.jsonl", "reward, kept groups and lengths per update"),
-        ("sft+srl/final", "the student, as a Hugging Face directory"),
+        ("sft+srl/checkpoints", "the student, as Hugging Face directories"),
     ):
         say(f"  {out}/{path}: {what}")
-    say(f"Next: swe-srl train srl-cpu --model {out}/sft+srl/final --steps {out}/replay-train/steps.jsonl --tasks {out}/tasks-train --out runs/longer")
+    say(
+        f"Next: swe-srl train srl-cpu --model {out}/sft+srl --steps {out}/replay-train/steps.jsonl --tasks {out}/tasks-train --out runs/longer"
+    )

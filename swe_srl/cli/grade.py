@@ -7,19 +7,16 @@ from typing import Annotated
 
 import typer
 
+from swe_srl.cli.options import Out, Tasks
+
 
 def grade(
     predictions: Annotated[
         Path,
         typer.Argument(help="Predictions: JSONL, JSON, .pred, or the --out of `swe-srl predict`.", show_default=False),
     ],
-    tasks: Annotated[
-        Path,
-        typer.Option(help="Task repository, or rows (JSONL, JSON, parquet) whose images exist.", show_default=False),
-    ],
-    out: Annotated[
-        Path, typer.Option(help="Run directory; the same one continues a run that was stopped.", show_default=False)
-    ],
+    tasks: Tasks,
+    out: Out,
     workers: Annotated[int, typer.Option(min=1, help="Boxes at the same time.")] = 2,
     timeout: Annotated[float, typer.Option(min=1, help="Seconds that the tests of one task may take.")] = 1800.0,
     memory: Annotated[int, typer.Option(min=64, help="Memory of one box in MiB.")] = 2048,

@@ -9,9 +9,15 @@ import typer
 
 
 def import_(
-    paths: Annotated[list[Path], typer.Argument(help="Trajectory files, or folders of them; the format is recognised.", show_default=False)],
+    paths: Annotated[
+        list[Path],
+        typer.Argument(help="Trajectory files, or folders of them; the format is recognised.", show_default=False),
+    ],
     *,
-    out: Annotated[Path, typer.Option(help="File to write, e.g. trajectories.jsonl; one that exists is replaced.", show_default=False)],
+    out: Annotated[
+        Path,
+        typer.Option(help="File to write, e.g. trajectories.jsonl; one that exists is replaced.", show_default=False),
+    ],
 ) -> None:
     """Read trajectories in any known format, write them as ours, and say what was left out and why."""
     from collections import Counter

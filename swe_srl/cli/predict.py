@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from swe_srl.cli.options import EndpointModel, Ids, MaxTasks, ModelName, Out, Policy, Settings, Tasks
 
 
 def predict(
@@ -16,39 +17,15 @@ def predict(
         ),
     ] = None,
     *,
-    tasks: Annotated[
-        Path,
-        typer.Option(help="Task repository, or rows (JSONL, JSON, parquet) whose images exist.", show_default=False),
-    ],
-    policy: Annotated[
-        str,
-        typer.Option(
-            help="Model id, directory, checkpoint, or URL of an OpenAI-compatible endpoint.", show_default=False
-        ),
-    ],
-    out: Annotated[
-        Path, typer.Option(help="Run directory; the same one continues a run that was stopped.", show_default=False)
-    ],
+    tasks: Tasks,
+    policy: Policy,
+    out: Out,
     mode: Annotated[str, typer.Option(help="How the model is evaluated; only `agent` exists so far.")] = "agent",
-    model: Annotated[
-        str, typer.Option(help="Name of the model at the endpoint; needed where --policy is a URL.", show_default=False)
-    ] = "",
-    name: Annotated[
-        str,
-        typer.Option(
-            help="Name of the model in predictions and reports; the policy's own by default.", show_default=False
-        ),
-    ] = "",
-    ids: Annotated[
-        list[str] | None, typer.Option("--id", help="Only this task; may be given again.", show_default=False)
-    ] = None,
-    max_tasks: Annotated[
-        int | None, typer.Option(min=1, help="Only the first so many tasks.", show_default=False)
-    ] = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="A setting of the mode, e.g. limits.max_turns=20.", show_default=False),
-    ] = None,
+    model: EndpointModel = "",
+    name: ModelName = "",
+    ids: Ids = None,
+    max_tasks: MaxTasks = None,
+    set_: Settings = None,
 ) -> None:
     """Let a model act on every task until it submits; write predictions in SWE-bench's format and in ours."""
     from swe_srl.benchmarks.load import load_tasks

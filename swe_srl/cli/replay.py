@@ -10,11 +10,17 @@ import typer
 
 def replay(
     trajectories: Annotated[
-        list[Path], typer.Argument(help="trajectories.jsonl, files of another tool, or folders of them.", show_default=False)
+        list[Path],
+        typer.Argument(help="trajectories.jsonl, files of another tool, or folders of them.", show_default=False),
     ],
     *,
-    tasks: Annotated[Path, typer.Option(help="Task repository, or rows (JSONL, JSON, parquet) whose images exist.", show_default=False)],
-    out: Annotated[Path, typer.Option(help="Run directory; the same one continues a run that was stopped.", show_default=False)],
+    tasks: Annotated[
+        Path,
+        typer.Option(help="Task repository, or rows (JSONL, JSON, parquet) whose images exist.", show_default=False),
+    ],
+    out: Annotated[
+        Path, typer.Option(help="Run directory; the same one continues a run that was stopped.", show_default=False)
+    ],
     workers: Annotated[int, typer.Option(min=1, help="Boxes at the same time.")] = 2,
     all_: Annotated[bool, typer.Option("--all", help="Also replay what is not recorded as resolved.")] = False,
     keep_lost: Annotated[bool, typer.Option(help="Keep the steps before a lost state.")] = False,
@@ -50,7 +56,11 @@ def replay(
             progress=advance,
         )
     counts = summary.model_dump(exclude={"statuses", "infra_failure"}) | summary.statuses
-    table("replay", ["", "number"], [[name.removeprefix("num_").replace("_", " "), str(count)] for name, count in counts.items()])
+    table(
+        "replay",
+        ["", "number"],
+        [[name.removeprefix("num_").replace("_", " "), str(count)] for name, count in counts.items()],
+    )
     if summary.num_infra_failures:
         raise ApparatusError(
             f"{summary.num_infra_failures} trajectories could not be replayed, the first because: {summary.infra_failure}: "

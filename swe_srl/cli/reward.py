@@ -11,7 +11,9 @@ import typer
 def reward(
     pairs: Annotated[Path, typer.Argument(help='JSONL with {"student": …, "expert": …} on each line.')],
     reward: Annotated[str, typer.Option(help="Name of the reward.")] = "similarity",
-    set_: Annotated[list[str] | None, typer.Option("--set", help="A setting of the reward, e.g. autojunk=true.")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="A setting of the reward, e.g. autojunk=true.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="File to write; standard output where it is not given.")] = None,
 ) -> None:
     """Pairs of actions → rewards; needs neither torch nor docker.

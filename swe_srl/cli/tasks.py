@@ -16,7 +16,10 @@ WorkersOption = Annotated[int, typer.Option(min=1, help="Boxes at a time.")]
 
 @app.command()
 def make(
-    recipes: Annotated[list[str], typer.Argument(help="Recipes: names of bundled ones (see `tasks recipes`) or TOML files.", metavar="RECIPE...")],
+    recipes: Annotated[
+        list[str],
+        typer.Argument(help="Recipes: names of bundled ones (see `tasks recipes`) or TOML files.", metavar="RECIPE..."),
+    ],
     out: Annotated[Path, typer.Option(help="The task repository to make, or to go on with.")],
     num: Annotated[int | None, typer.Option(min=1, help="Tasks of each recipe, in place of its own number.")] = None,
     workers: WorkersOption = 2,
@@ -54,7 +57,9 @@ def check(
         say(f"not run: {failure}")
     say(f"{len(found.good)} of {found.num_tasks} tasks: gold resolves, no patch does not, {repeats} repeats agree")
     if found.failures:
-        raise ApparatusError(f"{len(found.failures)} runs of tests failed for no fault of the tasks: call again to repeat them")
+        raise ApparatusError(
+            f"{len(found.failures)} runs of tests failed for no fault of the tasks: call again to repeat them"
+        )
 
 
 @app.command(name="import")
@@ -89,7 +94,11 @@ def list_(tasks: Annotated[Path, typer.Argument(help="A task repository, or rows
     from swe_srl.cli.console import table
 
     found = load_tasks(tasks)
-    table(f"{len(found)} tasks in {tasks}", ("id", "repository", "problem"), [(t.task_id, t.repo, _headline(t.problem_statement)) for t in found])
+    table(
+        f"{len(found)} tasks in {tasks}",
+        ("id", "repository", "problem"),
+        [(t.task_id, t.repo, _headline(t.problem_statement)) for t in found],
+    )
 
 
 @app.command()
@@ -99,7 +108,11 @@ def recipes() -> None:
     from swe_srl.making.recipe import bundled, load_recipe
 
     found = [load_recipe(name) for name in bundled()]
-    table("Bundled recipes", ("name", "version", "split", "tasks", "licence"), [(r.package, r.version, r.split, str(r.num_tasks), r.licence) for r in found])
+    table(
+        "Bundled recipes",
+        ("name", "version", "split", "tasks", "licence"),
+        [(r.package, r.version, r.split, str(r.num_tasks), r.licence) for r in found],
+    )
 
 
 def _headline(text: str) -> str:

@@ -15,26 +15,51 @@ ORACLE = "oracle"
 
 def teach(
     *,
-    tasks: Annotated[Path, typer.Option(help="Task repository, or rows (JSONL, JSON, parquet) whose images exist.", show_default=False)],
-    model: Annotated[
-        str, typer.Option(help="Name of the teacher at its endpoint; `oracle` without --base-url is the built-in one.", show_default=False)
+    tasks: Annotated[
+        Path,
+        typer.Option(help="Task repository, or rows (JSONL, JSON, parquet) whose images exist.", show_default=False),
     ],
-    out: Annotated[Path, typer.Option(help="Run directory; the same one continues a run that was stopped.", show_default=False)],
+    model: Annotated[
+        str,
+        typer.Option(
+            help="Name of the teacher at its endpoint; `oracle` without --base-url is the built-in one.",
+            show_default=False,
+        ),
+    ],
+    out: Annotated[
+        Path, typer.Option(help="Run directory; the same one continues a run that was stopped.", show_default=False)
+    ],
     base_url: Annotated[
-        str, typer.Option(help="OpenAI-compatible endpoint; $OPENAI_BASE_URL by default.", envvar="OPENAI_BASE_URL", show_default=False)
+        str,
+        typer.Option(
+            help="OpenAI-compatible endpoint; $OPENAI_BASE_URL by default.",
+            envvar="OPENAI_BASE_URL",
+            show_default=False,
+        ),
     ] = "",
     api_key_env: Annotated[str, typer.Option(help="Environment variable that holds the key.")] = "OPENAI_API_KEY",
-    budget_usd: Annotated[float | None, typer.Option(min=0, help="Stop before more than this is spent; needs prices.", show_default=False)] = None,
-    budget_tokens: Annotated[int | None, typer.Option(min=0, help="Stop before more tokens than this are used.", show_default=False)] = None,
+    budget_usd: Annotated[
+        float | None, typer.Option(min=0, help="Stop before more than this is spent; needs prices.", show_default=False)
+    ] = None,
+    budget_tokens: Annotated[
+        int | None, typer.Option(min=0, help="Stop before more tokens than this are used.", show_default=False)
+    ] = None,
     price_in: Annotated[float, typer.Option(min=0, help="USD per million prompt tokens.")] = 0.0,
     price_out: Annotated[float, typer.Option(min=0, help="USD per million completion tokens.")] = 0.0,
     samples: Annotated[int, typer.Option(min=1, help="Trajectories per task.")] = 1,
     workers: Annotated[int, typer.Option(min=1, help="Episodes at the same time.")] = 2,
     seed: Annotated[int, typer.Option(help="Of the sampling, and of the built-in teacher.")] = 0,
-    ids: Annotated[list[str] | None, typer.Option("--id", help="Only this task; may be given again.", show_default=False)] = None,
-    max_tasks: Annotated[int | None, typer.Option(min=1, help="Only the first so many tasks.", show_default=False)] = None,
+    ids: Annotated[
+        list[str] | None, typer.Option("--id", help="Only this task; may be given again.", show_default=False)
+    ] = None,
+    max_tasks: Annotated[
+        int | None, typer.Option(min=1, help="Only the first so many tasks.", show_default=False)
+    ] = None,
     set_: Annotated[
-        list[str] | None, typer.Option("--set", help="Another setting, e.g. limits.max_turns=20 or sampling.temperature=1.", show_default=False)
+        list[str] | None,
+        typer.Option(
+            "--set", help="Another setting, e.g. limits.max_turns=20 or sampling.temperature=1.", show_default=False
+        ),
     ] = None,
 ) -> None:
     """Let a teacher work on every task, and keep the trajectories whose patch resolves it."""
@@ -89,9 +114,13 @@ def _check(config: TeachConfig, model: str, base_url: str, api_key_env: str) -> 
 
     budget = config.budget
     if budget.max_usd is not None and not budget.price_in and not budget.price_out:
-        raise ConfigError("--budget-usd needs --price-in and --price-out (USD per million tokens), else nothing would ever be counted")
+        raise ConfigError(
+            "--budget-usd needs --price-in and --price-out (USD per million tokens), else nothing would ever be counted"
+        )
     if not base_url and model != ORACLE and not os.environ.get(api_key_env):
-        raise ConfigError(f"no key in ${api_key_env} for the teacher {model!r}: set it, or give --base-url of a server of your own")
+        raise ConfigError(
+            f"no key in ${api_key_env} for the teacher {model!r}: set it, or give --base-url of a server of your own"
+        )
 
 
 def _tell(summary: TeachSummary, out: Path, tasks: Path) -> None:
@@ -100,7 +129,10 @@ def _tell(summary: TeachSummary, out: Path, tasks: Path) -> None:
 
     rows = [["wanted", summary.num_wanted], ["accepted", summary.num_accepted], ["rejected", summary.num_rejected]]
     rows += [[f"  {reason}", count] for reason, count in summary.rejected_because.items()]
-    rows += [["left by the budget", summary.num_not_begun_or_stopped], ["left by the apparatus", summary.num_infra_failures]]
+    rows += [
+        ["left by the budget", summary.num_not_begun_or_stopped],
+        ["left by the apparatus", summary.num_infra_failures],
+    ]
     table("trajectories", ["", "number"], [[str(name), str(count)] for name, count in rows])
     usage = summary.usage
     say(f"{usage.prompt_tokens} prompt and {usage.completion_tokens} completion tokens, {usage.cost_usd:.4f} USD")

@@ -9,13 +9,21 @@ import typer
 
 
 def train(
-    config: Annotated[str, typer.Argument(metavar="PRESET|FILE", help="A preset (sft, srl, sft-cpu, srl-cpu) or a TOML file.")],
+    config: Annotated[
+        str, typer.Argument(metavar="PRESET|FILE", help="A preset (sft, srl, sft-cpu, srl-cpu) or a TOML file.")
+    ],
     out: Annotated[Path, typer.Option(help="Run directory; called again with the same one, the run goes on.")],
-    set_: Annotated[list[str] | None, typer.Option("--set", help="A setting over the preset, e.g. optimizer.lr=1e-5.")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="A setting over the preset, e.g. optimizer.lr=1e-5.")
+    ] = None,
     model: Annotated[str, typer.Option(help="The student: hub id, directory, training run, or smollm2-135m.")] = "",
-    steps: Annotated[list[Path] | None, typer.Option(help="steps.jsonl of `swe-srl replay`; may be given more than once.")] = None,
+    steps: Annotated[
+        list[Path] | None, typer.Option(help="steps.jsonl of `swe-srl replay`; may be given more than once.")
+    ] = None,
     tasks: Annotated[str, typer.Option(help="The tasks that the steps belong to.")] = "",
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved settings and what would be trained on.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the resolved settings and what would be trained on.")
+    ] = False,
 ) -> None:
     """Steps → checkpoint: SFT or SRL.
 

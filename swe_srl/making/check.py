@@ -58,18 +58,30 @@ class Checked(NamedTuple):
 
 
 def check_tasks(
-    path: str | Path, *, ids: Sequence[str] = (), repeats: int = 2, workers: int = 2, progress: Callable[[int, int], None] | None = None
+    path: str | Path,
+    *,
+    ids: Sequence[str] = (),
+    repeats: int = 2,
+    workers: int = 2,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Checked:
     """Run gold and no patch `repeats` times on each task. Runs that stand in `checks.jsonl` already are not repeated.
 
     Raises UserError kinds for a repository that cannot be read, EngineUnavailable without an engine.
     """
     repo = TaskRepo(path)
-    commits = {task.task_id: task.base_commit for task in ([repo.task(task_id) for task_id in ids] or repo.tasks.values())}
+    commits = {
+        task.task_id: task.base_commit for task in ([repo.task(task_id) for task_id in ids] or repo.tasks.values())
+    }
     run = Run(path)
     grader = Grader(path, timeout_s=TIMEOUT_S, ids=list(commits))
     done = {_key(check) for check in run.read(CHECKS_FILE, Check)}
-    wanted = [_Run(task_id, commit, patch, repeat) for task_id, commit in commits.items() for patch in PATCHES for repeat in range(repeats)]
+    wanted = [
+        _Run(task_id, commit, patch, repeat)
+        for task_id, commit in commits.items()
+        for patch in PATCHES
+        for repeat in range(repeats)
+    ]
     todo = [item for item in wanted if item not in done]
     failures: list[str] = []
     with run.append(CHECKS_FILE, Check) as checks:
@@ -85,7 +97,9 @@ def check_tasks(
 
 def _check(item: _Run, grader: Grader) -> Check:
     graded = grader.grade(grader.gold(item.task_id)) if item.patch == "gold" else grader.grade_unpatched(item.task_id)
-    return Check(task_id=item.task_id, base_commit=item.base_commit, patch=item.patch, repeat=item.repeat, verdict=graded.verdict)
+    return Check(
+        task_id=item.task_id, base_commit=item.base_commit, patch=item.patch, repeat=item.repeat, verdict=graded.verdict
+    )
 
 
 def _key(check: Check) -> _Run:

@@ -37,7 +37,9 @@ def _fetch(cache: str, package: str, version: str, sha256: str, options: tuple[s
         _pip_download(package, version, sha256, options, Path(scratch))
         found = [path for path in Path(scratch).iterdir() if path.suffix in (".gz", ".whl", ".zip")]
         if len(found) != 1 or _digest(found[0]) != sha256:
-            raise ConfigError(f"{package} {version}: the file in the package index is not the one of the recipe (sha256 {sha256[:12]}…): correct the recipe")
+            raise ConfigError(
+                f"{package} {version}: the file in the package index is not the one of the recipe (sha256 {sha256[:12]}…): correct the recipe"
+            )
         folder.mkdir(parents=True, exist_ok=True)
         return found[0].replace(folder / found[0].name)
 
@@ -45,16 +47,35 @@ def _fetch(cache: str, package: str, version: str, sha256: str, options: tuple[s
 def _pip_download(package: str, version: str, sha256: str, options: tuple[str, ...], folder: Path) -> None:
     requirements = folder / "requirements.txt"
     requirements.write_text(f"{package}=={version} --hash=sha256:{sha256}\n")
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes", "--disable-pip-version-check"]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--quiet",
+        "--no-deps",
+        "--require-hashes",
+        "--disable-pip-version-check",
+    ]
     try:
         subprocess.run([*command, *options, "--dest", str(folder), "--requirement", str(requirements)], capture_output=True, text=True, check=True, timeout=TIMEOUT_S)  # fmt: skip
     except subprocess.TimeoutExpired as error:
-        raise ApparatusError(f"pip did not download {package} {version} within {TIMEOUT_S} s: check the network, then run again") from error
+        raise ApparatusError(
+            f"pip did not download {package} {version} within {TIMEOUT_S} s: check the network, then run again"
+        ) from error
     except subprocess.CalledProcessError as error:
         if "DO NOT MATCH THE HASHES" in error.stderr:
-            raise ConfigError(f"{package} {version}: the file in the package index has another digest than the recipe (sha256 {sha256[:12]}…): correct the recipe") from error
-        lines = [line for line in error.stderr.splitlines() if line.startswith("ERROR")] or error.stderr.splitlines()[-1:] or ["no reason given"]
-        raise ApparatusError(f"pip cannot download {package} {version}: {lines[0].removeprefix('ERROR: ')}: check pip's index and the network, then run again") from error
+            raise ConfigError(
+                f"{package} {version}: the file in the package index has another digest than the recipe (sha256 {sha256[:12]}…): correct the recipe"
+            ) from error
+        lines = (
+            [line for line in error.stderr.splitlines() if line.startswith("ERROR")]
+            or error.stderr.splitlines()[-1:]
+            or ["no reason given"]
+        )
+        raise ApparatusError(
+            f"pip cannot download {package} {version}: {lines[0].removeprefix('ERROR: ')}: check pip's index and the network, then run again"
+        ) from error
 
 
 def _digest(path: Path) -> str:

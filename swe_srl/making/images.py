@@ -60,7 +60,9 @@ class ProjectImage:
         """Fetch what the recipe pins and commit the repository, in the cache."""
         self.recipe = recipe
         root = recipe.import_root.strip("./")
-        self.dockerfile = PROJECT_DOCKERFILE.format(base=base, workdir=WORKDIR, import_root=f"{WORKDIR}/{root}".rstrip("/"))
+        self.dockerfile = PROJECT_DOCKERFILE.format(
+            base=base, workdir=WORKDIR, import_root=f"{WORKDIR}/{root}".rstrip("/")
+        )
         self.wheels = [fetch_wheel(wheel) for wheel in recipe.wheels]
         self.context = Path(tempfile.mkdtemp(prefix=f"{recipe.package}-", dir=cache_dir("projects")))
         self.project = Project(recipe, fetch_sdist(recipe), self.context / "repository")
@@ -79,8 +81,12 @@ class ProjectImage:
 
     def task_dockerfile(self, commit: str) -> str:
         """The Dockerfile of a task whose bug makes `commit`."""
-        variables = " ".join(f"{key}='{value}'" for key, value in self.project.commit_variables.items() if "COMMITTER" in key)
-        return TASK_DOCKERFILE.format(project=self.tag, variables=variables, message=f"'{self.project.message}'", commit=commit)
+        variables = " ".join(
+            f"{key}='{value}'" for key, value in self.project.commit_variables.items() if "COMMITTER" in key
+        )
+        return TASK_DOCKERFILE.format(
+            project=self.tag, variables=variables, message=f"'{self.project.message}'", commit=commit
+        )
 
     def close(self) -> None:
         """Remove the context; the image stays."""

@@ -26,7 +26,14 @@ class Made(NamedTuple):
     """Mutations that were looked at."""
 
 
-def make_tasks(recipes: Sequence[Recipe], out: str | Path, *, num: int | None = None, workers: int = 2, progress: Callable[[int, int], None] | None = None) -> list[Made]:
+def make_tasks(
+    recipes: Sequence[Recipe],
+    out: str | Path,
+    *,
+    num: int | None = None,
+    workers: int = 2,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Made]:
     """Make the tasks of `recipes` in one task repo.
 
     Args:
@@ -50,7 +57,9 @@ def make_tasks(recipes: Sequence[Recipe], out: str | Path, *, num: int | None = 
     return made
 
 
-def _make(recipe: Recipe, out: Path, base: str, num: int, workers: int, progress: Callable[[int, int], None] | None) -> Made:
+def _make(
+    recipe: Recipe, out: Path, base: str, num: int, workers: int, progress: Callable[[int, int], None] | None
+) -> Made:
     image = ProjectImage(recipe, base)
     try:
         image.ensure()
@@ -59,9 +68,13 @@ def _make(recipe: Recipe, out: Path, base: str, num: int, workers: int, progress
         task_ids = [write_task(bug, image, planting.passing, functions, out) for bug in planting.bugs]
     finally:
         image.close()
-    strangers = sorted({path.name for path in (out / "tasks").glob(f"{recipe.package}__{recipe.package}.*")} - set(task_ids))
+    strangers = sorted(
+        {path.name for path in (out / "tasks").glob(f"{recipe.package}__{recipe.package}.*")} - set(task_ids)
+    )
     if strangers:
-        raise UserError(f"{out} holds {len(strangers)} tasks of {recipe.package} that this recipe does not make (e.g. {strangers[0]}): choose another --out")
+        raise UserError(
+            f"{out} holds {len(strangers)} tasks of {recipe.package} that this recipe does not make (e.g. {strangers[0]}): choose another --out"
+        )
     return Made(recipe.package, task_ids, planting.num_tried)
 
 
@@ -70,5 +83,7 @@ def function_names(project: Project) -> frozenset[str]:
     names: set[str] = set()
     for path in project.files:
         if path.endswith(".py") and not project.is_test(path):
-            names |= {node.name for node in ast.parse(project.read(path)).body if isinstance(node, Function | ast.ClassDef)}
+            names |= {
+                node.name for node in ast.parse(project.read(path)).body if isinstance(node, Function | ast.ClassDef)
+            }
     return frozenset(name for name in names if not name.startswith("_"))

@@ -76,7 +76,10 @@ class Source:
         """Offsets of the lines that a statement fills alone; None where it shares them."""
         assert node.end_lineno is not None
         start, end = self._starts[node.lineno - 1], self._starts[node.end_lineno]
-        alone = not self.data[start : self.start(node)].strip() and not self.data[self.end(node) : end].split(b"#")[0].strip()
+        alone = (
+            not self.data[start : self.start(node)].strip()
+            and not self.data[self.end(node) : end].split(b"#")[0].strip()
+        )
         return (start, end) if alone else None
 
 
@@ -165,7 +168,12 @@ def returned(node: ast.AST, source: Source) -> Iterator[Edit]:
         yield source.replace(value, str(not value.value))
     elif isinstance(value, ast.Tuple) and len(value.elts) == 2:
         yield from _swap(value.elts[0], value.elts[1], source)
-    elif isinstance(value, ast.Call) and len(value.args) == 1 and not value.keywords and not isinstance(value.args[0], ast.Starred | ast.GeneratorExp):
+    elif (
+        isinstance(value, ast.Call)
+        and len(value.args) == 1
+        and not value.keywords
+        and not isinstance(value.args[0], ast.Starred | ast.GeneratorExp)
+    ):
         yield source.replace(value, source.text(value.args[0]))
     elif isinstance(value, ast.Name):
         yield source.replace(value, "None")
@@ -214,9 +222,20 @@ def twin(node: ast.AST, source: Source) -> Iterator[Edit]:
     if not isinstance(node, ast.Call):
         return
     called = node.func
-    if isinstance(called, ast.Name) and called.id in ("any", "all", "min", "max", "takewhile", "dropwhile", "floor", "ceil"):
+    if isinstance(called, ast.Name) and called.id in (
+        "any",
+        "all",
+        "min",
+        "max",
+        "takewhile",
+        "dropwhile",
+        "floor",
+        "ceil",
+    ):
         yield source.replace(called, TWIN_OF[called.id])
-    elif isinstance(called, ast.Attribute) and called.attr in TWIN_OF and called.attr not in ("append", "find", "rfind"):
+    elif (
+        isinstance(called, ast.Attribute) and called.attr in TWIN_OF and called.attr not in ("append", "find", "rfind")
+    ):
         end = source.end(called)
         yield Edit(end - len(called.attr), end, TWIN_OF[called.attr])
 

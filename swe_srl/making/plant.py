@@ -98,19 +98,33 @@ def test_sources(project: Project) -> dict[str, str]:
     return found
 
 
-def plant(image: ProjectImage, num: int, *, workers: int, config: SandboxConfig | None = None, progress: Progress | None = None) -> Planting:
+def plant(
+    image: ProjectImage,
+    num: int,
+    *,
+    workers: int,
+    config: SandboxConfig | None = None,
+    progress: Progress | None = None,
+) -> Planting:
     """Try mutations until `num` of them are tasks; they are judged in their order, however the workers are timed.
 
     Raises ConfigError when the suite does not pass without a bug, or holds too few bugs.
     """
     from swe_srl.runtime import open_sandbox
 
-    journal = cache_dir("planting") / f"{image.tag.replace('/', '-').replace(':', '-')}-{_settings_digest(image.recipe)}.jsonl"
+    journal = (
+        cache_dir("planting")
+        / f"{image.tag.replace('/', '-').replace(':', '-')}-{_settings_digest(image.recipe)}.jsonl"
+    )
     known = {trial.key: trial for trial in read_records(journal, Trial)} if journal.is_file() else {}
     with ExitStack() as stack:
         boxes: SimpleQueue[Sandbox] = SimpleQueue()
         for number in range(max(1, workers)):
-            boxes.put(stack.enter_context(open_sandbox(config or _sandbox(), image.tag, name=f"plant-{image.recipe.package}-{number}")))
+            boxes.put(
+                stack.enter_context(
+                    open_sandbox(config or _sandbox(), image.tag, name=f"plant-{image.recipe.package}-{number}")
+                )
+            )
         trials = stack.enter_context(Appender[Trial](journal))
         box = boxes.get()
         baseline = _baseline(image.recipe, box)
@@ -118,7 +132,9 @@ def plant(image: ProjectImage, num: int, *, workers: int, config: SandboxConfig 
         planter = _Planter(image.project, baseline, boxes, trials, known)
         bugs, num_tried = planter.choose(candidates(image.project), num, workers, progress)
     if len(bugs) < num:
-        raise ConfigError(f"recipe {image.recipe.package}: only {len(bugs)} of {num} tasks could be made of {num_tried} mutations: lower num_tasks or widen sources")
+        raise ConfigError(
+            f"recipe {image.recipe.package}: only {len(bugs)} of {num} tasks could be made of {num_tried} mutations: lower num_tasks or widen sources"
+        )
     return Planting(bugs, baseline.passing, num_tried)
 
 
@@ -137,13 +153,24 @@ def _baseline(recipe: Recipe, box: Sandbox) -> _Baseline:
     for run in runs:
         if run.exit_code != 0 or not run.passed:
             last = (run.log.strip().splitlines() or ["no output"])[-1]
-            raise ConfigError(f"recipe {recipe.package}: its own tests do not pass without a bug ({last}): deselect what needs a network or is flaky")
+            raise ConfigError(
+                f"recipe {recipe.package}: its own tests do not pass without a bug ({last}): deselect what needs a network or is flaky"
+            )
     steady = runs[0].passed & runs[1].passed
-    return _Baseline(frozenset(steady), frozenset(runs[0].statuses), timeout_s=10 + 5 * max(run.duration_s for run in runs))
+    return _Baseline(
+        frozenset(steady), frozenset(runs[0].statuses), timeout_s=10 + 5 * max(run.duration_s for run in runs)
+    )
 
 
 class _Planter:
-    def __init__(self, project: Project, baseline: _Baseline, boxes: SimpleQueue[Sandbox], journal: Appender[Trial], known: dict[str, Trial]) -> None:
+    def __init__(
+        self,
+        project: Project,
+        baseline: _Baseline,
+        boxes: SimpleQueue[Sandbox],
+        journal: Appender[Trial],
+        known: dict[str, Trial],
+    ) -> None:
         self._project = project
         self._baseline = baseline
         self._boxes = boxes
@@ -185,7 +212,9 @@ class _Planter:
                 else:
                     yield number
 
-        for outcome in fan_out(lambda number: None if number < 0 else self._try(found[number]), pending(), workers=workers):
+        for outcome in fan_out(
+            lambda number: None if number < 0 else self._try(found[number]), pending(), workers=workers
+        ):
             if outcome.failure is not None:
                 raise outcome.failure
             if outcome.item >= 0:
@@ -214,7 +243,13 @@ class _Planter:
 
     def _judge(self, mutation: Mutation, box: Sandbox) -> Trial:
         key, recipe, limit_s = _key(mutation), self._project.recipe, self._baseline.timeout_s
-        files = sorted({test.split("::")[0] for test, source in self._tests.items() if re.search(rf"\b{mutation.function}\b", source)})
+        files = sorted(
+            {
+                test.split("::")[0]
+                for test, source in self._tests.items()
+                if re.search(rf"\b{mutation.function}\b", source)
+            }
+        )
         # a first run of the files that name the function, which is cheap; only what it shows is worth the whole suite
         first = run_suite(recipe, box, timeout_s=limit_s, tests=files, max_failing=recipe.max_failing)
         reason = self._refusal(first, whole=False)

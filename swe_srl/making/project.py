@@ -75,7 +75,9 @@ class Project:
         """The files to plant bugs in. Raises ConfigError when there is none."""
         found = [path for path in self.files if _matches(path, self.recipe.sources) and not self.is_test(path)]
         if not found:
-            raise ConfigError(f"recipe {self.recipe.package}: sources {', '.join(self.recipe.sources)} match no file of the project")
+            raise ConfigError(
+                f"recipe {self.recipe.package}: sources {', '.join(self.recipe.sources)} match no file of the project"
+            )
         return found
 
     def is_test(self, path: str) -> bool:
@@ -103,19 +105,37 @@ class Project:
         return self._git("commit-tree", tree, "-m", self.message, variables=self.commit_variables)
 
     def _diff(self, before: str, after: str) -> str:
-        options = ("--no-color", "--no-ext-diff", "--no-textconv", "--no-renames", "--full-index", "--diff-algorithm=myers", "-U3")
+        options = (
+            "--no-color",
+            "--no-ext-diff",
+            "--no-textconv",
+            "--no-renames",
+            "--full-index",
+            "--diff-algorithm=myers",
+            "-U3",
+        )
         return self._git("diff", *options, before, after) + "\n"
 
     def _git(self, *arguments: str, variables: dict[str, str] | None = None) -> str:
         # the user's and the machine's git configuration must not reach into the hashes and the patches
-        clean = {"PATH": os.environ.get("PATH", os.defpath), "HOME": str(self.folder), "GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1", "LC_ALL": "C"}
+        clean = {
+            "PATH": os.environ.get("PATH", os.defpath),
+            "HOME": str(self.folder),
+            "GIT_CONFIG_GLOBAL": os.devnull,
+            "GIT_CONFIG_NOSYSTEM": "1",
+            "LC_ALL": "C",
+        }
         command = ["git", "-c", "core.autocrlf=false", "-c", "safe.directory=*", *arguments]
         try:
-            done = subprocess.run(command, cwd=self.folder, env=clean | (variables or {}), capture_output=True, check=True)
+            done = subprocess.run(
+                command, cwd=self.folder, env=clean | (variables or {}), capture_output=True, check=True
+            )
         except FileNotFoundError as error:
             raise ApparatusError("there is no git on this machine: install git, then run again") from error
         except subprocess.CalledProcessError as error:
-            raise ApparatusError(f"git {arguments[0]} failed in {self.folder}: {error.stderr.decode(errors='replace').strip()}") from error
+            raise ApparatusError(
+                f"git {arguments[0]} failed in {self.folder}: {error.stderr.decode(errors='replace').strip()}"
+            ) from error
         return done.stdout.decode().rstrip("\n")
 
 
@@ -141,7 +161,9 @@ def _unpack(sdist: Path, recipe: Recipe, folder: Path) -> int:
     except (tarfile.TarError, OSError) as error:
         raise ApparatusError(f"cannot unpack {sdist}: {error}: remove it and run again") from error
     if not newest:
-        raise ConfigError(f"recipe {recipe.package}: include {', '.join(recipe.include)} matches no file of {sdist.name}")
+        raise ConfigError(
+            f"recipe {recipe.package}: include {', '.join(recipe.include)} matches no file of {sdist.name}"
+        )
     if not (folder / ".gitignore").exists():
         _write(folder / ".gitignore", GITIGNORE, executable=False)
     return newest

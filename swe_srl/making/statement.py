@@ -45,7 +45,9 @@ def read_failure(block: str, test_file: str) -> Failure | None:
             code.append(line)
     if not seen or not errors:
         return None
-    return Failure(textwrap.dedent("\n".join(_clip(code, MAX_CODE_LINES))), tuple(_clip(_dedent(errors), MAX_ERROR_LINES)))
+    return Failure(
+        textwrap.dedent("\n".join(_clip(code, MAX_CODE_LINES))), tuple(_clip(_dedent(errors), MAX_ERROR_LINES))
+    )
 
 
 def statement(test: str, failure: Failure, functions: AbstractSet[str], num_failing: int) -> str:
@@ -59,7 +61,9 @@ def statement(test: str, failure: Failure, functions: AbstractSet[str], num_fail
     """
     subject = _subject(failure.code, functions) or f"`{test.rpartition('::')[2]}`"
     title = f"{subject} {_symptom(failure)}"
-    others = f" and {num_failing - 1} more {'test' if num_failing == 2 else 'tests'} fail" if num_failing > 1 else " fails"
+    others = (
+        f" and {num_failing - 1} more {'test' if num_failing == 2 else 'tests'} fail" if num_failing > 1 else " fails"
+    )
     head = f"{title}\n\n`{test}`{others}:\n\n"
     tail = f"\n\nRun it with: `python -m pytest -q {_quoted(test)}`\n"
     body = textwrap.indent("\n".join([*failure.code.splitlines(), *(f"E {line}" for line in failure.errors)]), "    ")
@@ -77,7 +81,11 @@ def called_functions(code: str, functions: AbstractSet[str]) -> list[str]:
 
 def _subject(code: str, functions: AbstractSet[str]) -> str:
     names = called_functions(code, functions)[:3]
-    return " with ".join((f"`{names[0]}`", ", ".join(f"`{name}`" for name in names[1:]))) if len(names) > 1 else "".join(f"`{name}`" for name in names)
+    return (
+        " with ".join((f"`{names[0]}`", ", ".join(f"`{name}`" for name in names[1:])))
+        if len(names) > 1
+        else "".join(f"`{name}`" for name in names)
+    )
 
 
 def _symptom(failure: Failure) -> str:
@@ -95,7 +103,11 @@ def _without_strings(code: str) -> str:
         tree = ast.parse(code)
     except SyntaxError:
         return re.sub(r"'[^']*'|\"[^\"]*\"", "", code)
-    return " ".join(node.id if isinstance(node, ast.Name) else node.attr for node in ast.walk(tree) if isinstance(node, ast.Name | ast.Attribute))
+    return " ".join(
+        node.id if isinstance(node, ast.Name) else node.attr
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Name | ast.Attribute)
+    )
 
 
 def _stable(line: str) -> str:

@@ -40,7 +40,9 @@ def suite_command(recipe: Recipe, tests: Sequence[str] = (), *options: str) -> s
     return shlex.join([*command, *(tests or recipe.tests)])
 
 
-def run_suite(recipe: Recipe, sandbox: Sandbox, *, timeout_s: float, tests: Sequence[str] = (), max_failing: int | None = None) -> SuiteRun:
+def run_suite(
+    recipe: Recipe, sandbox: Sandbox, *, timeout_s: float, tests: Sequence[str] = (), max_failing: int | None = None
+) -> SuiteRun:
     """Run `tests`, or the whole suite, once over the work tree as it is; end early beyond `max_failing` failures."""
     options = () if max_failing is None else (f"--maxfail={max_failing + 1}",)
     result = sandbox.run(suite_command(recipe, tests, *options), timeout_s=timeout_s)
@@ -61,5 +63,9 @@ def read_statuses(log: str) -> dict[str, str]:
 def failure_block(log: str, test: str) -> str:
     """What pytest prints of one failing test between its headline and the next; empty when it is not there."""
     title = ".".join(test.split("::")[1:])
-    found = re.search(rf"^_+ {re.escape(title)} _+\n(.*?)(?=^_{{3,}} .* _{{3,}}$|^={{3,}} |^-{{3,}} Captured )", log, re.MULTILINE | re.DOTALL)
+    found = re.search(
+        rf"^_+ {re.escape(title)} _+\n(.*?)(?=^_{{3,}} .* _{{3,}}$|^={{3,}} |^-{{3,}} Captured )",
+        log,
+        re.MULTILINE | re.DOTALL,
+    )
     return found.group(1) if found else ""

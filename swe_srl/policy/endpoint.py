@@ -71,14 +71,18 @@ class EndpointPolicy:
         self._lock = threading.Lock()
         self._client: OpenAI | None = None
 
-    def complete(self, prompts: Sequence[Sequence[Message]], sampling: Sampling, *, num_samples: int = 1) -> list[list[Completion]]:
+    def complete(
+        self, prompts: Sequence[Sequence[Message]], sampling: Sampling, *, num_samples: int = 1
+    ) -> list[list[Completion]]:
         """`num_samples` answers to each prompt, one request each; sample k is asked for with `sampling.seed` + k.
 
         A prompt longer than the model can read is answered by an empty completion with finish reason `prompt_too_long`.
         Raises EndpointError, with the URL and what the endpoint said, when it cannot be reached or refuses for good.
         """
         requests = [
-            (prompt, sampling.model_copy(update={"seed": sampling.seed + k})) for prompt in prompts for k in range(num_samples)
+            (prompt, sampling.model_copy(update={"seed": sampling.seed + k}))
+            for prompt in prompts
+            for k in range(num_samples)
         ]
         if len(requests) == 1:
             return [[self.ask(*requests[0])]]
@@ -86,7 +90,9 @@ class EndpointPolicy:
             answers = list(pool.map(lambda request: self.ask(*request), requests))
         return [answers[i : i + num_samples] for i in range(0, len(answers), num_samples)]
 
-    def ask(self, prompt: Sequence[Message], sampling: Sampling, on_lost_call: Callable[[LostCall], None] | None = None) -> Completion:
+    def ask(
+        self, prompt: Sequence[Message], sampling: Sampling, on_lost_call: Callable[[LostCall], None] | None = None
+    ) -> Completion:
         """One answer to one prompt; raises as `complete` does.
 
         `on_lost_call` hears of each attempt that failed and may cost money all the same.
@@ -218,7 +224,10 @@ def _lost(error: BaseException | None, prompt: Sequence[Message], sampling: Samp
 
 
 def _report_lost(
-    error: BaseException | None, prompt: Sequence[Message], sampling: Sampling, report: Callable[[LostCall], None] | None
+    error: BaseException | None,
+    prompt: Sequence[Message],
+    sampling: Sampling,
+    report: Callable[[LostCall], None] | None,
 ) -> None:
     lost = _lost(error, prompt, sampling)
     if lost and report:
@@ -230,7 +239,11 @@ def _says_prompt_too_long(error: Exception) -> bool:
 
     if not isinstance(error, openai.BadRequestError):
         return False
-    return error.code == "context_length_exceeded" or "context length" in str(error).lower() or "too long" in str(error).lower()
+    return (
+        error.code == "context_length_exceeded"
+        or "context length" in str(error).lower()
+        or "too long" in str(error).lower()
+    )
 
 
 def _said(error: Exception) -> str:

@@ -80,20 +80,29 @@ def _directory(spec: str) -> Path | None:
     path = Path(spec)
     if not path.exists():
         if spec.startswith((".", "/", "~")) or spec.count("/") > 1:
-            raise ConfigError(f"no directory {spec}: give a model directory, a training run, {EMBEDDED!r}, a hub id or a URL")
+            raise ConfigError(
+                f"no directory {spec}: give a model directory, a training run, {EMBEDDED!r}, a hub id or a URL"
+            )
         return None
     if path.is_dir() and (path / CHECKPOINTS).is_dir():
         path = last_checkpoint(path) or path
     if not path.is_dir() or not (path / "config.json").is_file():
-        raise ConfigError(f"{spec} holds no model (no config.json): give a Hugging Face directory, or a run of `swe-srl train` that has a checkpoint")
+        raise ConfigError(
+            f"{spec} holds no model (no config.json): give a Hugging Face directory, or a run of `swe-srl train` that has a checkpoint"
+        )
     if not any(path.glob("*.safetensors")) and not any(path.glob("pytorch_model*.bin")):
-        raise ConfigError(f"{spec} holds no weights (no *.safetensors): copy the model's weights there, or give another directory")
+        raise ConfigError(
+            f"{spec} holds no weights (no *.safetensors): copy the model's weights there, or give another directory"
+        )
     return path
 
 
 def last_checkpoint(run: Path) -> Path | None:
     """The newest complete checkpoint of a training run; None when there is none."""
-    found = [(json.loads(file.read_text())["update"], file.parent) for file in (run / CHECKPOINTS).glob("update-*/checkpoint.json")]
+    found = [
+        (json.loads(file.read_text())["update"], file.parent)
+        for file in (run / CHECKPOINTS).glob("update-*/checkpoint.json")
+    ]
     return max(found)[1] if found else None
 
 

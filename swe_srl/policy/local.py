@@ -25,7 +25,14 @@ MAX_ROWS = 64
 class LocalPolicy:
     """A model in this process. Trains and samples with the same weights: what changes in `model` is sampled from next."""
 
-    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str, *, max_prompt_tokens: int | None = None) -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        name: str,
+        *,
+        max_prompt_tokens: int | None = None,
+    ) -> None:
         """`model` was loaded with `attention.IMPLEMENTATION`; a longer prompt than `max_prompt_tokens` is cut and counted."""
         self.model = model
         self.codec = Codec(tokenizer)
@@ -43,12 +50,16 @@ class LocalPolicy:
         self.num_prompts_cut += prompt.num_tokens_cut > 0
         return prompt
 
-    def complete(self, prompts: Sequence[Sequence[Message]], sampling: Sampling, *, num_samples: int = 1) -> list[list[Completion]]:
+    def complete(
+        self, prompts: Sequence[Sequence[Message]], sampling: Sampling, *, num_samples: int = 1
+    ) -> list[list[Completion]]:
         """See Policy. Rows are written in batches of at most MAX_ROWS; what a row becomes depends on its own prompt only."""
         encoded = [self.prompt(messages, max_new_tokens=sampling.max_new_tokens).ids for messages in prompts]
         return self.complete_ids(encoded, sampling, num_samples=num_samples)
 
-    def complete_ids(self, prompts: Sequence[tuple[int, ...]], sampling: Sampling, *, num_samples: int = 1) -> list[list[Completion]]:
+    def complete_ids(
+        self, prompts: Sequence[tuple[int, ...]], sampling: Sampling, *, num_samples: int = 1
+    ) -> list[list[Completion]]:
         """As `complete`, from ids."""
         seen: Counter[tuple[int, ...]] = Counter()
         rows: list[Row] = []

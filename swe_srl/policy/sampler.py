@@ -81,7 +81,9 @@ class DecodePlan:
         values[:, :, self._length - 1] = value[:, :, 0]
         keys, values = keys[:, :, : self._length], values[:, :, : self._length]
         if query.device.type != "cpu":
-            return shared_decode_reference(query, keys, values, [(s, p.keys[layer], p.values[layer]) for s, p in self._parts()], scale)
+            return shared_decode_reference(
+                query, keys, values, [(s, p.keys[layer], p.values[layer]) for s, p in self._parts()], scale
+            )
         # The query heads that share a key head lie side by side as if they were tokens: each key is read once.
         rows, heads, _, dim = query.shape
         kv_heads = key.shape[1]
@@ -144,7 +146,11 @@ def choose(logits: Tensor, draws: Tensor, sampling: Sampling) -> tuple[Tensor, T
 
 @torch.inference_mode()
 def sample(
-    model: PreTrainedModel, prompts: Sequence[tuple[int, ...]], rows: Sequence[Row], sampling: Sampling, ended: Callable[[list[int]], bool]
+    model: PreTrainedModel,
+    prompts: Sequence[tuple[int, ...]],
+    rows: Sequence[Row],
+    sampling: Sampling,
+    ended: Callable[[list[int]], bool],
 ) -> None:
     """Write every row's answer. `rows` are in the order of their prompts; `ended` tells from a row's ids whether it stops."""
     backbone, head = model.base_model, model.get_output_embeddings()
@@ -177,7 +183,9 @@ def sample(
             last = out.last_hidden_state[:, 0]
 
 
-def _take(active: Sequence[Row], ids: list[int], log_probs: list[float], ended: Callable[[list[int]], bool]) -> list[int]:
+def _take(
+    active: Sequence[Row], ids: list[int], log_probs: list[float], ended: Callable[[list[int]], bool]
+) -> list[int]:
     """Give each row its new token; the indices of those that go on."""
     going = []
     for index, (row, token, log_prob) in enumerate(zip(active, ids, log_probs, strict=True)):

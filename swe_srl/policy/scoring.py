@@ -21,14 +21,23 @@ LOGIT_CHUNK = 1024
 def token_log_probs(model: PreTrainedModel, packed: Packed, *, temperature: float = 1.0) -> Tensor:
     """(N,) fp32 natural-log probabilities of `packed.targets` at `temperature`, with gradient."""
     backbone = model.base_model
-    hidden = backbone(input_ids=packed.input_ids, position_ids=packed.position_ids, use_cache=False, plan=packed.plan).last_hidden_state[0]
+    hidden = backbone(
+        input_ids=packed.input_ids, position_ids=packed.position_ids, use_cache=False, plan=packed.plan
+    ).last_hidden_state[0]
     hidden = hidden.index_select(0, packed.sources)
     head = model.get_output_embeddings().weight
     chunks = range(0, len(packed.targets), LOGIT_CHUNK)
     if len(chunks) == 1:
         return _log_probs(hidden, head, packed.targets, temperature)
     scores = [
-        checkpoint(_log_probs, hidden[i : i + LOGIT_CHUNK], head, packed.targets[i : i + LOGIT_CHUNK], temperature, use_reentrant=False)
+        checkpoint(
+            _log_probs,
+            hidden[i : i + LOGIT_CHUNK],
+            head,
+            packed.targets[i : i + LOGIT_CHUNK],
+            temperature,
+            use_reentrant=False,
+        )
         for i in chunks
     ]
     return torch.cat(scores)

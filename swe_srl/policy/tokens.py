@@ -33,7 +33,9 @@ class Codec:
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         """Raises ConfigError when `tokenizer` has no chat template or the template does not end its turns."""
         if not tokenizer.chat_template:
-            raise ConfigError(f"the tokenizer of {tokenizer.name_or_path} has no chat template: choose an instruction-tuned model")
+            raise ConfigError(
+                f"the tokenizer of {tokenizer.name_or_path} has no chat template: choose an instruction-tuned model"
+            )
         self.tokenizer = tokenizer
         self.end_of_turn = self._find_end_of_turn()
 
@@ -43,7 +45,9 @@ class Codec:
         shown = self.tokenizer.apply_chat_template(dialogue, tokenize=False)
         after: list[int] = self.tokenizer.encode(shown.rpartition(marker)[2], add_special_tokens=False)
         if not after or after[0] not in self.tokenizer.all_special_ids:
-            raise ConfigError(f"the chat template of {self.tokenizer.name_or_path} has no token that ends a turn: choose an instruction-tuned model")
+            raise ConfigError(
+                f"the chat template of {self.tokenizer.name_or_path} has no token that ends a turn: choose an instruction-tuned model"
+            )
         return after[0]
 
     def dialogue_ids(self, messages: Sequence[Message], *, answer_next: bool) -> list[int]:
@@ -58,7 +62,9 @@ class Codec:
         ids = self.dialogue_ids(messages, answer_next=True)
         if max_tokens is None or len(ids) <= max_tokens:
             return Prompt(tuple(ids))
-        fitted = fit(messages, max_tokens, lambda some: self.dialogue_ids(some, answer_next=True), self.text_ids, self.decode)
+        fitted = fit(
+            messages, max_tokens, lambda some: self.dialogue_ids(some, answer_next=True), self.text_ids, self.decode
+        )
         kept = self.dialogue_ids(fitted, answer_next=True)
         if len(kept) > max_tokens:
             raise ConfigError(

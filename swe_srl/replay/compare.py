@@ -19,8 +19,16 @@ NORMALISED: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"\b\d+ ?(?:ms|µs|us|ns)\b"), "<time>"),
     (re.compile(r"\(\d+:\d\d:\d\d\)"), "<time>"),  # pytest, after a minute
     (re.compile(r"\b\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d(?:[.,]\d+)?(?:Z|[+-]\d\d:?\d\d)?"), "<date>"),
-    (re.compile(r"\b(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun) (?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec) .{1,25}\d{4}\b"), "<date>"),
-    (re.compile(r"\b(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec) {1,2}\d{1,2} (?:\d\d:\d\d|\d{4})"), "<date>"),  # ls -l
+    (
+        re.compile(
+            r"\b(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun) (?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec) .{1,25}\d{4}\b"
+        ),
+        "<date>",
+    ),
+    (
+        re.compile(r"\b(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec) {1,2}\d{1,2} (?:\d\d:\d\d|\d{4})"),
+        "<date>",
+    ),  # ls -l
     (re.compile(r"\b0x[0-9a-f]{6,16}\b"), "<address>"),
     (re.compile(r"/tmp/(?:tmp|pytest-)[\w./-]*"), "<temp>"),  # noqa: S108  a path in a box's output
     (re.compile(r"\bindex [0-9a-f]{7,40}\.\.[0-9a-f]{7,40}"), "index"),  # abbreviated as long as a repository needs
@@ -81,4 +89,7 @@ def same_patch(now: str, then: str) -> bool:
 
 def _by_file(patch: str) -> dict[str, str]:
     parts = re.split(r"^diff --git ", _INDEX.sub("", patch), flags=re.MULTILINE)[1:]
-    return {part.split("\n", 1)[0]: re.sub(r"^(@@ [^@]* @@).*$", r"\1", part.split("\n", 1)[1], flags=re.MULTILINE).rstrip() for part in parts}
+    return {
+        part.split("\n", 1)[0]: re.sub(r"^(@@ [^@]* @@).*$", r"\1", part.split("\n", 1)[1], flags=re.MULTILINE).rstrip()
+        for part in parts
+    }

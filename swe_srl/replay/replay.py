@@ -164,7 +164,9 @@ def replay_all(
     """
     unknown = sorted({item.task_id for item in trajectories} - set(tasks))
     if unknown:
-        raise UnknownTask(f"{len(unknown)} trajectories' tasks are not in --tasks, the first is {unknown[0]!r}: are these the tasks they were made for?")
+        raise UnknownTask(
+            f"{len(unknown)} trajectories' tasks are not in --tasks, the first is {unknown[0]!r}: are these the tasks they were made for?"
+        )
     wanted = [item for item in trajectories if item.resolved or not config.only_resolved]
     broken: list[str] = []
     with run.exclusive():
@@ -205,7 +207,9 @@ def _drop_unfinished(run: Run, done: set[str]) -> None:
         write_text(path, "".join(json.dumps(value, ensure_ascii=False) + "\n" for value in kept))
 
 
-def _summarise(run: Run, trajectories: Sequence[Trajectory], wanted: list[Trajectory], broken: list[str]) -> ReplaySummary:
+def _summarise(
+    run: Run, trajectories: Sequence[Trajectory], wanted: list[Trajectory], broken: list[str]
+) -> ReplaySummary:
     ids = {item.trajectory_id for item in wanted}
     records = [item for item in run.read(REPLAYED, Replayed) if item.trajectory_id in ids]
     statuses: Counter[str] = Counter()

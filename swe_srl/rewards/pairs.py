@@ -26,7 +26,9 @@ def read_pairs(path: str | Path) -> Iterator[Pair]:
     for number, row in read_jsonl(path):
         for field in Pair._fields:
             if not isinstance(row.get(field), str):
-                raise FormatError(f"{path}, line {number}: {field!r} must be a string: give {{'student': …, 'expert': …}}")
+                raise FormatError(
+                    f"{path}, line {number}: {field!r} must be a string: give {{'student': …, 'expert': …}}"
+                )
         yield Pair(row["student"], row["expert"])
 
 

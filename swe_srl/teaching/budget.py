@@ -28,7 +28,7 @@ class BudgetConfig(Config):
         return Usage(prompt_tokens=prompt_tokens, completion_tokens=completion_tokens, cost_usd=cost_usd)
 
 
-class BudgetReached(Exception):  # noqa: N818  not an error: the user set the cap
+class BudgetReached(Exception):
     """The next call could exceed the cap, so it is not made."""
 
 

@@ -60,7 +60,7 @@ class Journal:
         self._file.close()
 
 
-class StoppedEarly(Exception):  # noqa: N818  the run is ending for another reason, which is reported
+class StoppedEarly(Exception):
     """The run is ending; this trajectory is left for the next start."""
 
 
@@ -74,7 +74,9 @@ class JournaledPolicy:
         self._trajectory_id = trajectory_id
         self._turn = 0
 
-    def complete(self, prompts: Sequence[Sequence[Message]], sampling: Sampling, *, num_samples: int = 1) -> list[list[Completion]]:
+    def complete(
+        self, prompts: Sequence[Sequence[Message]], sampling: Sampling, *, num_samples: int = 1
+    ) -> list[list[Completion]]:
         """The next answer of this trajectory: one prompt, one sample. Raises BudgetReached before a call that could exceed the cap."""
         if len(prompts) != 1 or num_samples != 1:
             raise ValueError("a trajectory is taught one answer at a time")

@@ -106,7 +106,9 @@ def teach(
     its trajectory for the next start; an endpoint that fails for good raises EndpointError.
     """
     with run.exclusive():
-        run.remember(SETTINGS, {"model": policy.name, **config.model_dump(mode="json", exclude={"workers", "budget", "samples"})})
+        run.remember(
+            SETTINGS, {"model": policy.name, **config.model_dump(mode="json", exclude={"workers", "budget", "samples"})}
+        )
         done = run.done(TRAJECTORIES, Trajectory, lambda item: item.trajectory_id)
         done |= run.done(REJECTED, Rejection, lambda item: item.trajectory.trajectory_id)
         lessons = [Lesson(task, sample) for sample in range(config.samples) for task in tasks]
@@ -162,7 +164,9 @@ def _teach(
     return stopped, broken
 
 
-def give_lesson(lesson: Lesson, config: TeachConfig, policy: Policy, open_box: OpenBox, grade: GradeFn) -> Trajectory | Rejection:
+def give_lesson(
+    lesson: Lesson, config: TeachConfig, policy: Policy, open_box: OpenBox, grade: GradeFn
+) -> Trajectory | Rejection:
     """One trajectory, graded in a clean box: accepted, or rejected with the reason. Raises ApparatusError."""
     sampling = config.sampling.model_copy(update={"seed": config.sampling.seed + SEED_STRIDE * lesson.sample})
     with open_box(lesson.task) as box:

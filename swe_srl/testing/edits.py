@@ -49,7 +49,11 @@ def changes_of(patch: str) -> list[Change]:
             path = line[4:].split("\t")[0].removeprefix("b/")
         elif match := _HUNK.match(line):
             start = position
-            while position < len(lines) and lines[position][:1] in (" ", "+", "-", "\\", "") and not lines[position].startswith("--- a/"):
+            while (
+                position < len(lines)
+                and lines[position][:1] in (" ", "+", "-", "\\", "")
+                and not lines[position].startswith("--- a/")
+            ):
                 position += 1
             change = _change_of_hunk(path, int(match.group(1)), match.group(2), lines[start:position])
             found += [change] if change else []
@@ -68,7 +72,13 @@ def _change_of_hunk(path: str, number: int, heading: str, lines: list[str]) -> C
     names = [match.group(1) for match in map(_DEF.match, [heading, *(line[1:] for line in above), *old]) if match]
     first = number + len(above) if old else number + len(above) - 1
     return Change(
-        path, first, old, new, tuple(line[1:] for line in above), tuple(line[1:] for line in below), names[-1] if names else ""
+        path,
+        first,
+        old,
+        new,
+        tuple(line[1:] for line in above),
+        tuple(line[1:] for line in below),
+        names[-1] if names else "",
     )
 
 
@@ -81,7 +91,9 @@ def fragments(old: str, new: str) -> list[Fragment]:
     if not found:
         return []
     longest = len(found[0].old) + 16
-    return sorted(found, key=lambda piece: not (_balanced(piece.old) and _balanced(piece.new) and len(piece.old) <= longest))
+    return sorted(
+        found, key=lambda piece: not (_balanced(piece.old) and _balanced(piece.new) and len(piece.old) <= longest)
+    )
 
 
 def _balanced(text: str) -> bool:
@@ -125,7 +137,11 @@ def by_sed(change: Change) -> Command | None:
         return bash(f"sed -i '{change.line}{f',{last}' if last > change.line else ''}d' {change.path}")
     if not change.old:
         text = change.new[0]
-        return None if len(change.new) > 1 or re.search(r"['\\]", text) else bash(f"sed -i '{change.line}a\\{text}' {change.path}")
+        return (
+            None
+            if len(change.new) > 1 or re.search(r"['\\]", text)
+            else bash(f"sed -i '{change.line}a\\{text}' {change.path}")
+        )
     if len(change.old) != 1 or len(change.new) != 1:
         return None
     for piece in fragments(change.old[0], change.new[0]):
@@ -152,7 +168,12 @@ def by_editor(change: Change, workdir: str) -> Command:
     """The change as a call of the editor."""
     path = f"{workdir}/{change.path}"
     if not change.old:
-        arguments = {"command": "insert", "path": path, "insert_line": str(change.line), "new_str": "\n".join(change.new)}
+        arguments = {
+            "command": "insert",
+            "path": path,
+            "insert_line": str(change.line),
+            "new_str": "\n".join(change.new),
+        }
         return Command(tool="str_replace_editor", arguments=arguments)
     old, new = list(change.old), list(change.new)
     if change.before and len(old) == 1:  # one line alone is seldom unique

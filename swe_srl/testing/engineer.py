@@ -115,12 +115,16 @@ def _read_function(problem: Problem, rng: random.Random) -> Generator[Action, st
         return numbered(seen), view
     name = change.function
     if name in problem.statement:
-        said = rng.choice([f"The issue is about {name}. I find where it is defined.", f"I look for the definition of {name}."])
+        said = rng.choice(
+            [f"The issue is about {name}. I find where it is defined.", f"I look for the definition of {name}."]
+        )
     else:
         said = f"What the test uses rests on {name}. I find where it is defined."
     places = yield Action(said, bash(f'grep -rn "def {name}(" --include=*.py .'))
     look = f'grep -n -A {NUM_VIEW_LINES} "def {name}(" {change.path}'
-    if len(re.findall(rf"^(?:\./)?{re.escape(change.path)}:", places, re.MULTILINE)) > 1:  # overloads; the last one has the body
+    if (
+        len(re.findall(rf"^(?:\./)?{re.escape(change.path)}:", places, re.MULTILINE)) > 1
+    ):  # overloads; the last one has the body
         look += f" | tail -n {NUM_VIEW_LINES + 1}"
     view = bash(look)
     seen = yield Action(f"{name} is in {change.path}. I read it with line numbers.", view)
@@ -151,7 +155,10 @@ def numbered(observation: str) -> dict[int, str]:
 def _body(lines: dict[int, str], name: str) -> dict[int, str]:
     """The lines of one function, as far as they were seen."""
     numbers = sorted(lines)
-    start = next((number for number in reversed(numbers) if re.match(rf"(?:async )?def {re.escape(name)}\(", lines[number])), None)
+    start = next(
+        (number for number in reversed(numbers) if re.match(rf"(?:async )?def {re.escape(name)}\(", lines[number])),
+        None,
+    )
     if start is None:
         return lines
     header = True
@@ -187,7 +194,9 @@ def wrong_edit(change: Change, lines: dict[int, str], rng: random.Random) -> Wro
     found = []
     for number in sorted(_code_lines(lines)):
         text = lines[number]
-        if number in guilty or re.match(r"\s*(?:async )?(?:def|while)\b|\s*[#@]", text):  # a wrong `while` may never end
+        if number in guilty or re.match(
+            r"\s*(?:async )?(?:def|while)\b|\s*[#@]", text
+        ):  # a wrong `while` may never end
             continue
         for pattern, becomes, suspect in WRONG:
             match = re.search(pattern, text)
@@ -222,7 +231,9 @@ def _blocks(lines: dict[int, str]) -> list[list[int]]:
     return blocks
 
 
-def _detour(path: str, wrong: WrongEdit, view: Command, run_test: str, rng: random.Random) -> Generator[Action, str, bool]:
+def _detour(
+    path: str, wrong: WrongEdit, view: Command, run_test: str, rng: random.Random
+) -> Generator[Action, str, bool]:
     """Try the wrong edit, see the test fail, and take it back. Returns whether the test passed after all."""
     command = sed_substitute(path, wrong.line, wrong.piece)
     if command is None:
@@ -248,7 +259,10 @@ def _repair(problem: Problem, view: Command, run_test: str, rng: random.Random) 
         else:
             seen = yield Action(_rerun(rng), bash(run_test))
             if passes(seen):
-                yield Action(rng.choice(["The test passes now. I submit.", "The failing test passes. The issue is fixed."]), SUBMIT)
+                yield Action(
+                    rng.choice(["The test passes now. I submit.", "The failing test passes. The issue is fixed."]),
+                    SUBMIT,
+                )
                 return
         paths = " ".join(sorted({change.path for change in problem.changes}))
         yield Action("That did not help. I undo the edit.", bash(f"git checkout -- {paths}"))
@@ -280,7 +294,11 @@ def _piece(command: Command, change: Change) -> Fragment | None:
     match = re.match(r"sed -i '\d+s(.)", command.arguments.get("command", ""))
     if not match or len(change.old) != 1:
         return None
-    usable = (piece for piece in fragments(change.old[0], change.new[0]) if sed_substitute(change.path, change.line, piece) == command)
+    usable = (
+        piece
+        for piece in fragments(change.old[0], change.new[0])
+        if sed_substitute(change.path, change.line, piece) == command
+    )
     return next(usable, None)
 
 

@@ -114,7 +114,9 @@ class FakeSandbox:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def _path(self, path: str) -> str:
@@ -134,14 +136,18 @@ def completion(command: str = "", *, tool: str = "bash", thought: str = "go on",
 class ScriptedPolicy:
     """A model that says what it was told to: from a list, one answer after the other, or by a function of the dialogue."""
 
-    def __init__(self, answers: Sequence[str] | Callable[[Sequence[Message], Sampling], str], name: str = "scripted") -> None:
+    def __init__(
+        self, answers: Sequence[str] | Callable[[Sequence[Message], Sampling], str], name: str = "scripted"
+    ) -> None:
         self.name = name
         self.calls: list[tuple[list[list[Message]], Sampling]] = []
         """Every call: its prompts and how it was sampled."""
         self._answers = answers
         self._position = 0
 
-    def complete(self, prompts: Sequence[Sequence[Message]], sampling: Sampling, *, num_samples: int = 1) -> list[list[Completion]]:
+    def complete(
+        self, prompts: Sequence[Sequence[Message]], sampling: Sampling, *, num_samples: int = 1
+    ) -> list[list[Completion]]:
         """Scripted answers; prompt and answer count one token per word."""
         self.calls.append(([list(prompt) for prompt in prompts], sampling))
         return [[self._answer(prompt, sampling) for _ in range(num_samples)] for prompt in prompts]

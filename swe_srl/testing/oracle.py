@@ -65,7 +65,9 @@ class Oracle:
         if known:
             return known
         # A statement may stand among other words, or have lost its middle to a limit on its length.
-        found = [problems for full, problems in self._problems.items() if full in statement or full[:200] == statement[:200]]
+        found = [
+            problems for full, problems in self._problems.items() if full in statement or full[:200] == statement[:200]
+        ]
         if found:
             return [problem for problems in found for problem in problems]
         raise UnknownProblemError(f"the first user message states no problem that the oracle knows: {statement[:80]!r}")
@@ -169,7 +171,9 @@ def serve_oracle(tasks: str | Path, seed: int = 0, port: int = 0) -> Iterator[st
 
 def main() -> None:
     """`python -m swe_srl.testing.oracle --tasks DIR --port N`: serve until interrupted."""
-    parser = argparse.ArgumentParser(description="A teacher that knows the gold patches, behind an OpenAI-compatible endpoint.")
+    parser = argparse.ArgumentParser(
+        description="A teacher that knows the gold patches, behind an OpenAI-compatible endpoint."
+    )
     parser.add_argument("--tasks", required=True, help="task repo, or rows")
     parser.add_argument("--port", type=int, default=8765)
     parser.add_argument("--seed", type=int, default=0)

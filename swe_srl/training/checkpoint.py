@@ -22,7 +22,9 @@ from swe_srl.store import read_json, write_json
 TRAINER_STATE = "trainer.pt"
 
 
-def save(run: Path, policy: LocalPolicy, checkpoint: Checkpoint, trainer: dict[str, Any] | None, *, keep_last: int) -> Path:
+def save(
+    run: Path, policy: LocalPolicy, checkpoint: Checkpoint, trainer: dict[str, Any] | None, *, keep_last: int
+) -> Path:
     """Write one checkpoint, then remove all but the newest `keep_last`. Raises StorageError; older ones are never harmed."""
     folder = run / CHECKPOINTS
     target = folder / f"update-{checkpoint.update:06d}"
@@ -41,7 +43,9 @@ def save(run: Path, policy: LocalPolicy, checkpoint: Checkpoint, trainer: dict[s
         scratch.replace(target)
     except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
         shutil.rmtree(scratch, ignore_errors=True)
-        raise StorageError(f"cannot write {target}: {error}: free some space and run again; the checkpoint before it is whole") from error
+        raise StorageError(
+            f"cannot write {target}: {error}: free some space and run again; the checkpoint before it is whole"
+        ) from error
     for old in sorted(folder.glob("update-*"))[:-keep_last]:
         shutil.rmtree(old)
     return target
@@ -65,5 +69,7 @@ def load(run: Path) -> tuple[Path, Checkpoint, dict[str, Any] | None] | None:
     try:
         trainer = torch.load(path / TRAINER_STATE, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, OSError) as error:
-        raise FormatError(f"{path / TRAINER_STATE} cannot be read ({error}): remove {path} to go on from the checkpoint before it") from error
+        raise FormatError(
+            f"{path / TRAINER_STATE} cannot be read ({error}): remove {path} to go on from the checkpoint before it"
+        ) from error
     return path, checkpoint, trainer

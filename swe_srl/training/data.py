@@ -67,14 +67,18 @@ def _usable(trajectory_id: str, steps: list[Step]) -> tuple[Step, ...]:
     steps.sort(key=lambda step: step.index)
     for position, step in enumerate(steps):
         if step.index != position:
-            raise FormatError(f"trajectory {trajectory_id!r} has no step {position} or has it twice: keep whole trajectories in a steps file")
+            raise FormatError(
+                f"trajectory {trajectory_id!r} has no step {position} or has it twice: keep whole trajectories in a steps file"
+            )
     lost = next((step.index for step in steps if step.fidelity.status == "lost"), len(steps))
     return tuple(steps[:lost])
 
 
 def _task(step: Step, known: Mapping[str, Task]) -> Task:
     if step.task_id not in known:
-        raise UnknownTask(f"step {step.step_id!r} is of task {step.task_id!r}, which the given tasks do not hold: give --tasks the repository it was made on")
+        raise UnknownTask(
+            f"step {step.step_id!r} is of task {step.task_id!r}, which the given tasks do not hold: give --tasks the repository it was made on"
+        )
     return known[step.task_id]
 
 

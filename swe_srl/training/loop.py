@@ -38,9 +38,14 @@ def train(config: TrainConfig, examples: Sequence[Example], run: Run, *, progres
     if found is not None and found[1].update >= total:
         return found[0]
     policy = load_student(
-        config.model if found is None else str(found[0]), dtype=config.dtype, device=config.device, max_prompt_tokens=config.max_prompt_tokens
+        config.model if found is None else str(found[0]),
+        dtype=config.dtype,
+        device=config.device,
+        max_prompt_tokens=config.max_prompt_tokens,
     )
-    trainer = Trainer(config, policy, make_algorithm(config, examples, policy), Cursor(len(examples), config.seed), total)
+    trainer = Trainer(
+        config, policy, make_algorithm(config, examples, policy), Cursor(len(examples), config.seed), total
+    )
     done = 0
     if found is not None:
         done = found[1].update
@@ -81,7 +86,9 @@ class Trained(NamedTuple):
 class Trainer:
     """A student, its optimizer and its place in the data."""
 
-    def __init__(self, config: TrainConfig, policy: LocalPolicy, algorithm: Algorithm, cursor: Cursor, num_updates: int) -> None:
+    def __init__(
+        self, config: TrainConfig, policy: LocalPolicy, algorithm: Algorithm, cursor: Cursor, num_updates: int
+    ) -> None:
         self._config = config
         self._policy = policy
         self._algorithm = algorithm
@@ -114,7 +121,9 @@ class Trainer:
         for indices in micro_batches(batch.groups, self._config.micro_batch_tokens):
             groups = [batch.groups[index] for index in indices]
             weights = torch.cat([batch.weights[index] for index in indices]).to(device)
-            log_probs = token_log_probs(self._policy.model, pack(groups, device), temperature=self._algorithm.temperature)
+            log_probs = token_log_probs(
+                self._policy.model, pack(groups, device), temperature=self._algorithm.temperature
+            )
             loss, clipped = self._algorithm.loss(log_probs, groups, weights)
             loss.backward()  # type: ignore[no-untyped-call]
             self._optimizer.accumulate()

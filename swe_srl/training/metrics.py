@@ -51,8 +51,9 @@ def forget_after(run: Path, update: int) -> None:
     if not path.is_file():
         return
     lines: list[str] = []
-    for line, record in zip(path.read_text().splitlines(keepends=True), read_records(path, UpdateMetrics), strict=False):
+    for line, record in zip(
+        path.read_text().splitlines(keepends=True), read_records(path, UpdateMetrics), strict=False
+    ):
         if record.update <= update:
             lines.append(line)
     write_text(path, "".join(lines))
-

@@ -36,9 +36,12 @@ class MasterOptimizer:
         self._names = [name for name, _ in named]
         self._working = [parameter for _, parameter in named]
         self._masters: list[Tensor] = [
-            parameter if parameter.dtype == torch.float32 else parameter.detach().float().requires_grad_() for parameter in self._working
+            parameter if parameter.dtype == torch.float32 else parameter.detach().float().requires_grad_()
+            for parameter in self._working
         ]
-        self._adam = torch.optim.AdamW(self._masters, lr=config.lr, betas=config.betas, weight_decay=config.weight_decay, fused=True)
+        self._adam = torch.optim.AdamW(
+            self._masters, lr=config.lr, betas=config.betas, weight_decay=config.weight_decay, fused=True
+        )
 
     def accumulate(self) -> None:
         """Move the working model's gradients into the masters; call after every backward."""

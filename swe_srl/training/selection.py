@@ -48,7 +48,13 @@ def reason_to_drop(rewards: tuple[Reward, ...], min_std: float) -> str:
 
 
 def fill(
-    batch_size: int, left_over: list[Group], sample: Callable[[int, int], list[Sampled]], *, min_std: float, max_rounds: int, keep_old: bool
+    batch_size: int,
+    left_over: list[Group],
+    sample: Callable[[int, int], list[Sampled]],
+    *,
+    min_std: float,
+    max_rounds: int,
+    keep_old: bool,
 ) -> Selection:
     """Call `sample(count, round)` until `batch_size` groups are kept, at most `max_rounds` times.
 
@@ -75,7 +81,9 @@ def fill(
                 kept.append(_group(group))
     groups = kept[:batch_size]
     if not keep_old:
-        groups = [group if index < num_old else group._replace(old_log_probs=None) for index, group in enumerate(groups)]
+        groups = [
+            group if index < num_old else group._replace(old_log_probs=None) for index, group in enumerate(groups)
+        ]
     return Selection(groups, kept[batch_size:], sampled, dict(thrown), rounds)
 
 

@@ -147,7 +147,9 @@ def test_the_same_recipe_gives_the_same_validated_tasks(
         assert box.run("git rev-parse HEAD", timeout_s=30).output.strip() == tasks[0].base_commit
         assert box.run("git status --porcelain", timeout_s=30).output == ""
         assert box.run("git rev-list --all --count; git reflog | wc -l", timeout_s=30).output.split() == ["1", "0"]
-        every_object = box.run("git cat-file --batch-all-objects --batch-check --unordered | grep -c commit", timeout_s=30)
+        every_object = box.run(
+            "git cat-file --batch-all-objects --batch-check --unordered | grep -c commit", timeout_s=30
+        )
         assert every_object.output.strip() == "1", "the commit without the bug is not in the box"
         blobs = box.run("git cat-file --batch-all-objects --batch", timeout_s=30).output
         assert MODULE not in blobs, "the file without the bug is not in the box"

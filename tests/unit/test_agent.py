@@ -164,6 +164,14 @@ def test_no_box_stays_open_when_the_policy_fails():
         raise EndpointError("nobody there")
 
     with pytest.raises(EndpointError):
-        list(run_episodes(ScriptedPolicy(unreachable), [task(name) for name in boxes], lambda item: boxes[item.task_id], Sampling(), max_parallel=2))
+        list(
+            run_episodes(
+                ScriptedPolicy(unreachable),
+                [task(name) for name in boxes],
+                lambda item: boxes[item.task_id],
+                Sampling(),
+                max_parallel=2,
+            )
+        )
     assert boxes["a"].closed
     assert boxes["b"].closed

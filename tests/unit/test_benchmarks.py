@@ -42,7 +42,15 @@ def test_rows_and_the_repo_made_of_them_hold_the_same_tasks_and_answers(tmp_path
     rows = rows_file(tmp_path, ROW)
     assert import_rows(rows, tmp_path / "repo").task_ids == ["ours__pkg-1"]
     (again,) = (json.loads(line) for line in export_rows(tmp_path / "repo"))
-    for key in ("instance_id", "base_commit", "patch", "problem_statement", "eval_script", "log_parser", "PASS_TO_PASS"):
+    for key in (
+        "instance_id",
+        "base_commit",
+        "patch",
+        "problem_statement",
+        "eval_script",
+        "log_parser",
+        "PASS_TO_PASS",
+    ):
         assert again[key] == ROW[key]
     assert again["FAIL_TO_PASS"] == ["t.py::test_a"]
     assert load_specs(rows) == load_specs(tmp_path / "repo")
@@ -158,8 +166,13 @@ def test_a_row_of_a_task_and_its_answer_is_what_swebench_makes_a_test_spec_of(tm
     assert spec.image == derived_image("ours__pkg-1")
 
 
-@pytest.mark.skipif(not (SHARED / "data").is_dir(), reason="the shared data are not beside the checkout (SWE_SRL_SHARED)")
-@pytest.mark.parametrize(("name", "num"), [("SWE-bench_Lite_dev.parquet", 23), ("SWE-bench_dev.parquet", 225), ("verified_rows_for_logs.jsonl", 62)])
+@pytest.mark.skipif(
+    not (SHARED / "data").is_dir(), reason="the shared data are not beside the checkout (SWE_SRL_SHARED)"
+)
+@pytest.mark.parametrize(
+    ("name", "num"),
+    [("SWE-bench_Lite_dev.parquet", 23), ("SWE-bench_dev.parquet", 225), ("verified_rows_for_logs.jsonl", 62)],
+)
 def test_real_swe_bench_rows_are_read_whole(name, num):
     path = SHARED / "data" / "instances" / name
     tasks, specs = load_tasks(path), load_specs(path)

@@ -37,7 +37,10 @@ def test_what_is_formatted_is_parsed_back(thought, command):
         ("<think>a</think><function=bash></function>", "needs a command"),
         ("<think>a</think><function=bash><parameter=cmd>ls</parameter></function>", "no parameter"),
         ("<think>a</think><function=submit>now</function>", "between the parameters"),
-        ("<think>a</think><function=bash><parameter=command>a</parameter><parameter=command>b</parameter></function>", "twice"),
+        (
+            "<think>a</think><function=bash><parameter=command>a</parameter><parameter=command>b</parameter></function>",
+            "twice",
+        ),
         ("<think>a</think><function=submit></function><function=submit></function>", "after the action"),
     ],
 )

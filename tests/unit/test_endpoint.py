@@ -19,7 +19,11 @@ PROMPT = [{"role": "user", "content": "hello"}]
 def says(text, finish="stop", usage=True):
     choice = {"index": 0, "finish_reason": finish, "message": {"role": "assistant", "content": text}}
     body = {"id": "1", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice]}
-    return 200, {}, body | ({"usage": {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10}} if usage else {})
+    return (
+        200,
+        {},
+        body | ({"usage": {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10}} if usage else {}),
+    )
 
 
 def refuses(status, message="no", headers=None, code=None):
@@ -74,7 +78,13 @@ def test_it_sends_what_was_chosen_and_returns_text_and_tokens():
     assert answer.text == "<think>a</think>\n<function=submit>\n</function>"
     assert (answer.num_prompt_tokens, answer.num_tokens, answer.finish_reason) == (7, 3, "stop")
     [request] = requests
-    assert {"model": "m", "temperature": 0.5, "max_tokens": 9, "seed": 4, "stop": ["</function>"]}.items() <= request.items()
+    assert {
+        "model": "m",
+        "temperature": 0.5,
+        "max_tokens": 9,
+        "seed": 4,
+        "stop": ["</function>"],
+    }.items() <= request.items()
 
 
 def test_what_follows_the_stop_text_is_cut():
@@ -99,7 +109,10 @@ def test_prompts_and_samples_come_back_in_their_order():
 
 
 def test_a_429_is_tried_again_after_the_time_that_the_server_asks_for():
-    with server(refuses(429, headers={"Retry-After": "0.4"}), says("ok")) as (url, requests), policy(url, max_wait_s=5.0) as asked:
+    with (
+        server(refuses(429, headers={"Retry-After": "0.4"}), says("ok")) as (url, requests),
+        policy(url, max_wait_s=5.0) as asked,
+    ):
         begun = time.monotonic()
         assert asked.complete([PROMPT], Sampling())[0][0].text == "ok"
         assert 0.4 <= time.monotonic() - begun < 3.0
@@ -146,7 +159,10 @@ def test_a_refusal_for_good_is_one_sentence_and_not_tried_again(answer, words):
 
 
 def test_a_prompt_that_is_too_long_is_an_outcome():
-    with server(refuses(400, "maximum context length is 10", code="context_length_exceeded")) as (url, _), policy(url) as asked:
+    with (
+        server(refuses(400, "maximum context length is 10", code="context_length_exceeded")) as (url, _),
+        policy(url) as asked,
+    ):
         [[answer]] = asked.complete([PROMPT], Sampling())
     assert (answer.text, answer.finish_reason) == ("", "prompt_too_long")
 

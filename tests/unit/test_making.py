@@ -87,7 +87,9 @@ def test_a_bug_is_the_small_edit_that_its_kind_promises(kind, before, after):
 
 
 def test_docstrings_decorators_and_long_functions_are_left_alone():
-    source = "@cache(1)\ndef f(x):\n    '''0 == 0'''\n    return x\n\n\ndef g(x):\n" + "    x += 1\n" * 30 + "    return x\n"
+    source = (
+        "@cache(1)\ndef f(x):\n    '''0 == 0'''\n    return x\n\n\ndef g(x):\n" + "    x += 1\n" * 30 + "    return x\n"
+    )
     found = every_mutation(source)
     assert {m.function for m in found} == {"f"}
     assert {m.line for m in found} == {4}
@@ -102,7 +104,10 @@ def test_a_mutation_says_the_line_it_is_on():
 def test_an_edit_replaces_its_bytes_and_no_others(data, draw):
     start = draw.draw(st.integers(0, len(data)))
     end = draw.draw(st.integers(start, len(data)))
-    assert apply(data, Edit(start, end, data[start:end].decode("latin1"))) == data[:start] + data[start:end].decode("latin1").encode() + data[end:]
+    assert (
+        apply(data, Edit(start, end, data[start:end].decode("latin1")))
+        == data[:start] + data[start:end].decode("latin1").encode() + data[end:]
+    )
 
 
 # projects
@@ -125,7 +130,9 @@ def sdist(folder: Path, *, mode: int = 0o644) -> Path:
 
 
 def git(folder: Path, *arguments: str) -> str:
-    return subprocess.run(["git", "-C", str(folder), "-c", "safe.directory=*", *arguments], capture_output=True, text=True, check=True).stdout
+    return subprocess.run(
+        ["git", "-C", str(folder), "-c", "safe.directory=*", *arguments], capture_output=True, text=True, check=True
+    ).stdout
 
 
 def test_the_commit_depends_on_the_sources_alone(tmp_path, monkeypatch):
@@ -227,7 +234,9 @@ def test_a_statement_shows_what_the_test_saw_and_no_line_of_the_package():
 
 def test_a_failed_assertion_in_a_class_names_all_functions_that_it_calls_and_no_noise():
     failure = read_failure(failure_block(LOG, "tests/test_tiny.py::TestMore::test_m"), "tests/test_tiny.py")
-    assert failure == Failure("assert more(1, 2) == first(3)", ("assert 4 == 5", " +  where 4 = <function more at 0x…>(1, 2)"))
+    assert failure == Failure(
+        "assert more(1, 2) == first(3)", ("assert 4 == 5", " +  where 4 = <function more at 0x…>(1, 2)")
+    )
     assert called_functions(failure.code, {"more", "first"}) == ["more", "first"]
 
 
@@ -239,7 +248,9 @@ def test_no_statement_is_made_of_a_failure_outside_the_test_file():
     assert read_failure("tiny.py:8: in pick\n    return 1\nE   TypeError\n", "tests/test_tiny.py") is None
 
 
-@given(st.lists(st.text(st.characters(codec="ascii", exclude_characters="\r\n"), max_size=400), min_size=1, max_size=30))
+@given(
+    st.lists(st.text(st.characters(codec="ascii", exclude_characters="\r\n"), max_size=400), min_size=1, max_size=30)
+)
 def test_a_statement_is_short_and_ends_with_how_to_run_the_test(lines):
     text = statement("t.py::test_x[a b]", Failure("assert f(1)", tuple(lines)), {"f"}, 2)
     assert len(text) <= MAX_LENGTH
@@ -289,12 +300,14 @@ def test_an_unknown_recipe_names_the_known_ones():
 
 def test_a_recipe_with_an_unknown_kind_or_key_is_refused(tmp_path):
     bad = RECIPE.model_dump(exclude_none=True)
-    lines = [f"{key} = {list(value) if isinstance(value, tuple) else value!r}" for key, value in bad.items() if key not in ("kinds", "wheels")]
-    (tmp_path / "r.toml").write_text("\n".join([*lines, 'wheels = []', 'kinds = ["typo"]']))
+    lines = [
+        f"{key} = {list(value) if isinstance(value, tuple) else value!r}"
+        for key, value in bad.items()
+        if key not in ("kinds", "wheels")
+    ]
+    (tmp_path / "r.toml").write_text("\n".join([*lines, "wheels = []", 'kinds = ["typo"]']))
     with pytest.raises(ConfigError, match="typo"):
         load_recipe(str(tmp_path / "r.toml"))
-    (tmp_path / "r.toml").write_text("\n".join([*lines, 'wheels = []', 'num_taks = 3']))
+    (tmp_path / "r.toml").write_text("\n".join([*lines, "wheels = []", "num_taks = 3"]))
     with pytest.raises(ConfigError, match="num_taks"):
         load_recipe(str(tmp_path / "r.toml"))
-
-

@@ -66,7 +66,9 @@ def test_a_change_is_read_with_its_line_and_function():
 
 
 def test_a_function_that_begins_inside_the_hunk_is_the_one_that_is_meant():
-    patch = "--- a/a.py\n+++ b/a.py\n@@ -4,4 +4,4 @@ def other(x):\n \n \n def clamp(x):\n-    return 1\n+    return 2\n"
+    patch = (
+        "--- a/a.py\n+++ b/a.py\n@@ -4,4 +4,4 @@ def other(x):\n \n \n def clamp(x):\n-    return 1\n+    return 2\n"
+    )
     assert changes_of(patch)[0].function == "clamp"
 
 
@@ -119,7 +121,9 @@ def view(code=CODE, offset=0):
     """What `grep -n -A` shows of `clamp`."""
     lines = code.splitlines()
     start = lines.index("def clamp(x, low, high):")
-    return "[exit 0]\n" + "\n".join(f"{n + 1 + offset}{':' if n == start else '-'}{lines[n]}" for n in range(start, len(lines)))
+    return "[exit 0]\n" + "\n".join(
+        f"{n + 1 + offset}{':' if n == start else '-'}{lines[n]}" for n in range(start, len(lines))
+    )
 
 
 def seen(command, fixed):
@@ -210,7 +214,9 @@ def talk(asked, sampling, offset=0):
         command = parse(answer.text).command
         assert command, answer.text
         text = command.arguments.get("command", "")
-        fixed = not text.startswith("git checkout") and (fixed or bool(re.search(rf"{15 + offset}s|str_replace|t\[{14 + offset}\]", text)))
+        fixed = not text.startswith("git checkout") and (
+            fixed or bool(re.search(rf"{15 + offset}s|str_replace|t\[{14 + offset}\]", text))
+        )
         observation = seen(text, fixed) if "-A" not in text or "test_" in text else view(offset=offset)
         exit_code = int(re.match(r"\[exit (\d)\]", observation).group(1))
         turns.append(Turn(command=command, observation=observation.partition("\n")[2], exit_code=exit_code))

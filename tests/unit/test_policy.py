@@ -86,7 +86,10 @@ def test_a_limit_below_the_system_prompt_is_an_error(student):
 def test_attention_with_a_shared_prompt_equals_plain_sequences(heads):
     torch.manual_seed(0)
     shape = Shape(37, (5, 1, 12))
-    query, key, value = (torch.randn(1, n, shape.total, 16, dtype=torch.float64, requires_grad=True) for n in (heads[0], heads[1], heads[1]))
+    query, key, value = (
+        torch.randn(1, n, shape.total, 16, dtype=torch.float64, requires_grad=True)
+        for n in (heads[0], heads[1], heads[1])
+    )
     weight = torch.randn(1, heads[0], shape.total, 16, dtype=torch.float64)
     results = []
     for attention in (shared_prompt, shared_prompt_reference):
@@ -102,14 +105,19 @@ def groups(student, *lengths):
     def ids(count):
         return tuple(torch.randint(3, len(student.codec.tokenizer), (count,), generator=generator).tolist())
 
-    return [Group(str(index), ids(prompt), tuple(ids(count) for count in answers)) for index, (prompt, answers) in enumerate(lengths)]
+    return [
+        Group(str(index), ids(prompt), tuple(ids(count) for count in answers))
+        for index, (prompt, answers) in enumerate(lengths)
+    ]
 
 
 def test_loss_and_gradients_with_shared_prompts_equal_those_of_plain_sequences(student):
     shared = groups(student, (40, (7, 1, 12)), (9, (4,)), (23, (3, 3)))
     plain = [group._replace(completions=(answer,)) for group in shared for answer in group.completions]
     model = student.model
-    weights = torch.randn(sum(len(answer) for group in plain for answer in group.completions), generator=torch.Generator().manual_seed(2))
+    weights = torch.randn(
+        sum(len(answer) for group in plain for answer in group.completions), generator=torch.Generator().manual_seed(2)
+    )
     found = []
     for batches in ([shared], [[group] for group in plain]):
         model.zero_grad()
@@ -129,7 +137,9 @@ def test_log_probs_equal_those_of_the_models_own_forward_pass(student, directory
     group = groups(student, (20, (6,)))[0]
     ids = torch.tensor([[*group.prompt_ids, *group.completions[0]]])
     with torch.no_grad():
-        expected = reference(ids).logits[0, 19:-1].log_softmax(-1).gather(1, torch.tensor(group.completions[0])[:, None])[:, 0]
+        expected = (
+            reference(ids).logits[0, 19:-1].log_softmax(-1).gather(1, torch.tensor(group.completions[0])[:, None])[:, 0]
+        )
         got = token_log_probs(student.model, pack([group]))
     torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)
 
@@ -149,7 +159,9 @@ def test_greedy_answers_equal_transformers_own_generate(student, directory):
     answers = student.complete_ids(prompts, Sampling(max_new_tokens=12, stop=""))
     for ids, (answer,) in zip(prompts, answers, strict=True):
         tensor = torch.tensor([ids])
-        expected = reference.generate(tensor, attention_mask=torch.ones_like(tensor), max_new_tokens=12, do_sample=False)[0, len(ids) :]
+        expected = reference.generate(
+            tensor, attention_mask=torch.ones_like(tensor), max_new_tokens=12, do_sample=False
+        )[0, len(ids) :]
         assert list(answer.token_ids) == expected.tolist()
 
 

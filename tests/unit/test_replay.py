@@ -10,7 +10,7 @@ from swe_srl.errors import UnknownTask, UserError
 from swe_srl.replay.compare import normalise, same_patch, similarity
 from swe_srl.replay.formats.base import BadRecord
 from swe_srl.replay.formats.read import FORMATS, read_trajectories
-from swe_srl.replay.replay import REPLAYED, STEPS, Replayed, ReplayConfig, replay, replay_all
+from swe_srl.replay.replay import REPLAYED, STEPS, ReplayConfig, Replayed, replay, replay_all
 from swe_srl.runtime.base import CommandResult
 from swe_srl.schema import Command, Step, Task, Trajectory, Turn
 from swe_srl.store import Appender, Run
@@ -25,7 +25,9 @@ def edit(box):
 
 
 def box(**more):
-    return FakeSandbox({"a.py": "x = 1\n"}, {"ls": "a.py\n", "fix": edit, "test": CommandResult("1 failed in 0.10s\n", 1)} | more)
+    return FakeSandbox(
+        {"a.py": "x = 1\n"}, {"ls": "a.py\n", "fix": edit, "test": CommandResult("1 failed in 0.10s\n", 1)} | more
+    )
 
 
 def tree(changed):
@@ -44,12 +46,24 @@ def turn(command, observation, exit_code=0, changed=None):
 
 def trajectory(*turns, name="t", task_id="task", resolved=True, patch=""):
     return Trajectory(
-        trajectory_id=name, task_id=task_id, model="m", source="swe-srl", turns=turns, exit_status="submitted", resolved=resolved, patch=patch
+        trajectory_id=name,
+        task_id=task_id,
+        model="m",
+        source="swe-srl",
+        turns=turns,
+        exit_status="submitted",
+        resolved=resolved,
+        patch=patch,
     )
 
 
 SUBMIT = Turn(command=Command(tool="submit"), observation="Submitted.", exit_code=0, tree=tree(True))
-GOOD = (turn("ls", "a.py\n", changed=False), turn("fix", "done\n", changed=True), turn("test", "1 failed in 2.34s\n", 1, changed=True), SUBMIT)
+GOOD = (
+    turn("ls", "a.py\n", changed=False),
+    turn("fix", "done\n", changed=True),
+    turn("test", "1 failed in 2.34s\n", 1, changed=True),
+    SUBMIT,
+)
 
 
 def test_a_faithful_replay_gives_one_step_per_command_with_what_our_box_answered():
@@ -121,10 +135,27 @@ def run_all(out, trajectories, opened=None, config=None):
 
 
 def test_a_run_writes_the_steps_of_resolved_trajectories_only(tmp_path):
-    summary = run_all(tmp_path, [trajectory(*GOOD, name="a"), trajectory(*GOOD, name="b", resolved=False), trajectory(*GOOD, name="c", resolved=None)])
+    summary = run_all(
+        tmp_path,
+        [
+            trajectory(*GOOD, name="a"),
+            trajectory(*GOOD, name="b", resolved=False),
+            trajectory(*GOOD, name="c", resolved=None),
+        ],
+    )
     assert {step.trajectory_id for step in Run(tmp_path).read(STEPS, Step)} == {"a"}
-    assert (summary.num_trajectories, summary.num_not_resolved, summary.num_steps, summary.statuses) == (3, 2, 4, {"faithful": 4})
-    assert run_all(tmp_path / "all", [trajectory(*GOOD, name="c", resolved=None)], config=ReplayConfig(only_resolved=False)).num_steps == 4
+    assert (summary.num_trajectories, summary.num_not_resolved, summary.num_steps, summary.statuses) == (
+        3,
+        2,
+        4,
+        {"faithful": 4},
+    )
+    assert (
+        run_all(
+            tmp_path / "all", [trajectory(*GOOD, name="c", resolved=None)], config=ReplayConfig(only_resolved=False)
+        ).num_steps
+        == 4
+    )
 
 
 def test_a_trajectory_that_is_lost_gives_no_steps_unless_asked(tmp_path):
@@ -151,7 +182,9 @@ def test_what_is_replayed_is_not_replayed_again_and_half_a_trajectory_is_dropped
     opened = []
     summary = run_all(tmp_path, items, opened)
     assert opened == ["b"]
-    assert [step.step_id for step in Run(tmp_path).read(STEPS, Step)] == [f"{name}/{i}" for name in "ab" for i in range(4)]
+    assert [step.step_id for step in Run(tmp_path).read(STEPS, Step)] == [
+        f"{name}/{i}" for name in "ab" for i in range(4)
+    ]
     assert (summary.num_replayed, summary.num_steps) == (2, 8)
     assert len(Run(tmp_path).read(REPLAYED, Replayed)) == 2
 
@@ -191,7 +224,12 @@ def test_our_own_trajectories_are_read_back_and_a_bad_line_is_named(tmp_path):
 
 
 MINI_V1 = {
-    "info": {"exit_status": "Submitted", "submission": "diff --git a/x b/x\n+1", "config": {"model": "me/model"}, "model_stats": {"instance_cost": 0.5}},
+    "info": {
+        "exit_status": "Submitted",
+        "submission": "diff --git a/x b/x\n+1",
+        "config": {"model": "me/model"},
+        "model_stats": {"instance_cost": 0.5},
+    },
     "messages": [
         {"role": "system", "content": "s"},
         {"role": "user", "content": "issue"},
@@ -211,14 +249,31 @@ def test_version_1_of_mini_swe_agent_is_read(tmp_path):
     [found] = read_trajectories([path])
     assert (found.trajectory_id, found.task_id, found.session) == ("demo__demo-1.model", "demo__demo-1", "fresh")
     first, malformed, last = found.turns
-    assert (first.thought, first.command.arguments, first.observation, first.exit_code) == ("THOUGHT: look", {"command": "ls -a"}, "a.py\n", 2)
+    assert (first.thought, first.command.arguments, first.observation, first.exit_code) == (
+        "THOUGHT: look",
+        {"command": "ls -a"},
+        "a.py\n",
+        2,
+    )
     assert malformed.command is None
     assert last.command.tool == "submit"
     assert found.patch == "diff --git a/x b/x\n+1\n"
     assert found.usage.cost_usd == 0.5
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"messages": 3, "info": {}}', '{"messages": [3], "info": {}}', '{"messages": [], "info": {}}', "\xff"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        "[]",
+        "{}",
+        '{"messages": 3, "info": {}}',
+        '{"messages": [3], "info": {}}',
+        '{"messages": [], "info": {}}',
+        "\xff",
+    ],
+)
 def test_a_damaged_file_is_reported_and_hides_no_other(tmp_path, text):
     (tmp_path / "a.traj.json").write_bytes(text.encode("latin-1"))
     (tmp_path / "b.traj.json").write_text(json.dumps(MINI_V1))

@@ -47,7 +47,9 @@ def test_the_reward_is_on_the_action_and_never_on_the_thinking():
     assert 0.0 < reward(format_completion("short", SUBMIT), LS).value < 1.0
 
 
-@pytest.mark.parametrize("completion", ["", "ls -la", "<think>x</think> ls -la", format_action(LS), format_completion("x", LS) + " and more"])
+@pytest.mark.parametrize(
+    "completion", ["", "ls -la", "<think>x</think> ls -la", format_action(LS), format_completion("x", LS) + " and more"]
+)
 def test_what_does_not_parse_gets_the_unparsed_reward_and_a_reason(completion):
     assert SimilarityConfig().build()(completion, LS).value == -1.0
     reward = SimilarityConfig(unparsed_reward=-0.5).build()(completion, LS)

@@ -9,9 +9,9 @@ import threading
 
 import pytest
 
-from swe_srl.errors import FormatError, StorageError, UserError
+from swe_srl.errors import FormatError, UserError
 from swe_srl.schema import Prediction, Reward
-from swe_srl.store import Appender, Run, read_records, write_json
+from swe_srl.store import Appender, Run, read_records
 
 
 def reward(value: float) -> Reward:
@@ -125,7 +125,7 @@ def test_a_run_refuses_to_go_on_with_other_settings(tmp_path):
     run = Run(tmp_path)
     run.remember("config.json", {"lr": 1.0, "seed": 0})
     run.remember("config.json", {"lr": 1.0, "seed": 0})
-    with pytest.raises(UserError, match="was started with lr = 1.0, now it is 2.0"):
+    with pytest.raises(UserError, match=r"was started with lr = 1\.0, now it is 2\.0"):
         run.remember("config.json", {"lr": 2.0, "seed": 0})
 
 

@@ -18,7 +18,11 @@ def call(*arguments):
 MINI = {
     "trajectory_format": "mini-swe-agent-1.1",
     "instance_id": "demo__demo-1",
-    "info": {"exit_status": "Submitted", "submission": "diff --git a/x b/x\n", "config": {"model": {"model_name": "m"}}},
+    "info": {
+        "exit_status": "Submitted",
+        "submission": "diff --git a/x b/x\n",
+        "config": {"model": {"model_name": "m"}},
+    },
     "messages": [
         {"role": "assistant", "content": "look", "extra": {"actions": [{"command": "ls"}]}},
         {"role": "tool", "content": "", "extra": {"raw_output": "x\n", "returncode": 0, "exception_info": ""}},

@@ -1,10 +1,10 @@
 """Teaching: nothing is paid twice, nothing beyond the budget, and only what resolves its task is accepted."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -22,7 +22,10 @@ SUBMIT = completion(tool="submit")
 
 
 def tasks(names):
-    return [Task(task_id=name, repo="toy", base_commit="0" * 40, problem_statement=f"mend {name}", image="toy:1") for name in names]
+    return [
+        Task(task_id=name, repo="toy", base_commit="0" * 40, problem_statement=f"mend {name}", image="toy:1")
+        for name in names
+    ]
 
 
 def edit(box):
@@ -142,7 +145,11 @@ def test_an_endpoint_that_fails_for_good_ends_the_run_at_once(tmp_path):
 
 
 def test_the_budget_holds_and_a_larger_one_goes_on_without_paying_twice(tmp_path):
-    small = TeachConfig(workers=1, sampling=Sampling(max_new_tokens=50), budget=BudgetConfig(max_tokens=1000, price_in=1.0, price_out=2.0))
+    small = TeachConfig(
+        workers=1,
+        sampling=Sampling(max_new_tokens=50),
+        budget=BudgetConfig(max_tokens=1000, price_in=1.0, price_out=2.0),
+    )
     policy = ScriptedPolicy(fixes)
     summary = lesson(tmp_path, policy, "abcdefgh", small)
     assert summary.exit_status == "budget"
@@ -208,13 +215,15 @@ t.lesson({out!r}, t.ScriptedPolicy(answer), "abcd")
 @pytest.mark.parametrize("die_at", [2, 6])
 def test_a_killed_run_goes_on_where_it_was_and_pays_for_no_answer_twice(tmp_path, die_at):
     out = str(tmp_path / "run")
-    code = KILLED.format(tests=os.path.dirname(__file__), die_at=die_at, out=out)
+    code = KILLED.format(tests=str(Path(__file__).parent), die_at=die_at, out=out)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
     assert done.returncode == -signal.SIGKILL, done.stderr.decode()
     policy = ScriptedPolicy(fixes)
     summary = lesson(out, policy, "abcd")
     assert summary.num_accepted == 4
-    assert len(policy.calls) == 12 - (die_at - 1)  # the answer that was being made when the process died was never received
+    assert len(policy.calls) == 12 - (
+        die_at - 1
+    )  # the answer that was being made when the process died was never received
     found = Run(out).read(TRAJECTORIES, Trajectory)
     assert [item.trajectory_id for item in found] == ["a.0", "b.0", "c.0", "d.0"]
     assert all(len(item.turns) == 3 for item in found)

@@ -16,8 +16,12 @@ from swe_srl.schema import Command, Trajectory, Turn, Usage
 
 NAME = "mini-swe-agent"
 
-_FENCE = re.compile(r"```(?:mswea_bash_command|bash)\s*\n(.*?)\n```|<mswea_bash_command>(.*?)</mswea_bash_command>", re.DOTALL)
-_SUBMIT = re.compile(r"(?:cd /testbed && )?echo [\"']?(?:COMPLETE_TASK_AND_SUBMIT_FINAL_OUTPUT|MINI_SWE_AGENT_FINAL_OUTPUT)\b")
+_FENCE = re.compile(
+    r"```(?:mswea_bash_command|bash)\s*\n(.*?)\n```|<mswea_bash_command>(.*?)</mswea_bash_command>", re.DOTALL
+)
+_SUBMIT = re.compile(
+    r"(?:cd /testbed && )?echo [\"']?(?:COMPLETE_TASK_AND_SUBMIT_FINAL_OUTPUT|MINI_SWE_AGENT_FINAL_OUTPUT)\b"
+)
 _OBSERVATION = re.compile(r"\s*<returncode>(-?\d+)</returncode>\s*(?:<output>\n?(.*?)</output>)?", re.DOTALL)
 _EXIT_STATUS = {"Submitted": "submitted", "LimitsExceeded": "turn_limit", "TimeExceeded": "time_limit"}
 
@@ -34,7 +38,11 @@ def read(path: Path) -> Iterator[Trajectory | BadRecord]:
     except ValueError as error:
         yield BadRecord(str(path), None, f"not JSON: {error}")
         return
-    if not isinstance(data, dict) or not isinstance(data.get("messages"), list) or not isinstance(data.get("info"), dict):
+    if (
+        not isinstance(data, dict)
+        or not isinstance(data.get("messages"), list)
+        or not isinstance(data.get("info"), dict)
+    ):
         yield BadRecord(str(path), None, "no `messages` and `info`: not a mini-swe-agent trajectory")
         return
     try:
@@ -98,13 +106,24 @@ def _exchange(message: dict[str, Any], answers: list[dict[str, Any]]) -> Iterato
     thought = str(message.get("reasoning_content") or _FENCE.sub("", text)).strip()
     actions = _actions(message, text)
     if not actions:
-        yield Turn(thought=thought, command=None, completion=text, observation=_text(answers[0].get("content")) if answers else "")
+        yield Turn(
+            thought=thought,
+            command=None,
+            completion=text,
+            observation=_text(answers[0].get("content")) if answers else "",
+        )
     for number, action in enumerate(actions):
-        command = Command(tool="submit") if _SUBMIT.match(action.strip()) else Command(tool="bash", arguments={"command": action})
+        command = (
+            Command(tool="submit")
+            if _SUBMIT.match(action.strip())
+            else Command(tool="bash", arguments={"command": action})
+        )
         seen = _seen(answers[number]) if number < len(answers) else {}
         if command.tool == "submit":
             seen = {"exit_code": 0}
-        yield Turn(thought=thought if number == 0 else "", command=command, completion=text if number == 0 else "", **seen)
+        yield Turn(
+            thought=thought if number == 0 else "", command=command, completion=text if number == 0 else "", **seen
+        )
 
 
 def _actions(message: dict[str, Any], text: str) -> list[str]:

@@ -36,6 +36,8 @@ def read(path: Path) -> Iterator[Trajectory | BadRecord]:
                 yield Trajectory.model_validate({key: item for key, item in value.items() if key not in _ENVELOPE})
             except ValidationError as error:
                 first = error.errors()[0]
-                yield BadRecord(str(path), number, f"not a Trajectory: {'.'.join(map(str, first['loc']))}: {first['msg']}")
+                yield BadRecord(
+                    str(path), number, f"not a Trajectory: {'.'.join(map(str, first['loc']))}: {first['msg']}"
+                )
             except ValueError as error:
                 yield BadRecord(str(path), number, f"not JSON: {error}")

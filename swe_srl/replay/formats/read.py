@@ -58,7 +58,9 @@ def _files(paths: Iterable[Path]) -> Iterator[Path]:
         if path.is_dir():
             found = sorted(item for item in path.rglob("*") if item.is_file() and item.suffix in SUFFIXES)
             if not found:
-                raise UserError(f"{path} holds no file that ends in {', '.join(SUFFIXES)}: give files, or a folder with some in it")
+                raise UserError(
+                    f"{path} holds no file that ends in {', '.join(SUFFIXES)}: give files, or a folder with some in it"
+                )
             yield from found
         elif path.is_file():
             yield path

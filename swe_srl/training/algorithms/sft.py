@@ -20,7 +20,9 @@ class Sft:
 
     temperature = 1.0
 
-    def __init__(self, settings: SftConfig, config: TrainConfig, examples: Sequence[Example], policy: LocalPolicy) -> None:
+    def __init__(
+        self, settings: SftConfig, config: TrainConfig, examples: Sequence[Example], policy: LocalPolicy
+    ) -> None:
         self._settings = settings
         self._config = config
         self._examples = examples

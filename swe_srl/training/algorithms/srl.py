@@ -25,7 +25,9 @@ from swe_srl.training.selection import Sampled, Selection, fill
 class Srl:
     """See Algorithm."""
 
-    def __init__(self, settings: SrlConfig, config: TrainConfig, examples: Sequence[Example], policy: LocalPolicy) -> None:
+    def __init__(
+        self, settings: SrlConfig, config: TrainConfig, examples: Sequence[Example], policy: LocalPolicy
+    ) -> None:
         self._settings = settings
         self._config = config
         self._examples = examples
@@ -53,22 +55,34 @@ class Srl:
                 "raise max_new_tokens or the temperature, or lower min_reward_std"
             )
         groups = sorted(selection.groups, key=lambda group: -len(group.prompt_ids))
-        return Batch(groups, token_weights(groups, settings.objective.normalise), _metrics(selection, settings.batch_size))
+        return Batch(
+            groups, token_weights(groups, settings.objective.normalise), _metrics(selection, settings.batch_size)
+        )
 
     def _sample(self, examples: Sequence[Example], update: int, round_: int) -> list[Sampled]:
         settings, config = self._settings, self._config
         key = hashlib.sha256(f"{config.seed}/{update}/{round_}".encode()).digest()
         sampling = Sampling(
-            temperature=settings.temperature, top_p=settings.top_p, max_new_tokens=config.max_new_tokens, seed=int.from_bytes(key[:6], "little")
+            temperature=settings.temperature,
+            top_p=settings.top_p,
+            max_new_tokens=config.max_new_tokens,
+            seed=int.from_bytes(key[:6], "little"),
         )
-        prompts = [self._policy.prompt(example.messages(config.context), max_new_tokens=config.max_new_tokens).ids for example in examples]
+        prompts = [
+            self._policy.prompt(example.messages(config.context), max_new_tokens=config.max_new_tokens).ids
+            for example in examples
+        ]
         answers = self._policy.complete_ids(prompts, sampling, num_samples=settings.group_size)
         return [self._reward_group(*item) for item in zip(examples, prompts, answers, strict=True)]
 
     def _reward_group(self, example: Example, prompt: tuple[int, ...], answers: list[Completion]) -> Sampled:
         rewards = tuple(self._reward(answer.text, example.step.command) for answer in answers)
         return Sampled(
-            example.step.step_id, prompt, tuple(answer.token_ids for answer in answers), tuple(answer.log_probs for answer in answers), rewards
+            example.step.step_id,
+            prompt,
+            tuple(answer.token_ids for answer in answers),
+            tuple(answer.log_probs for answer in answers),
+            rewards,
         )
 
     def loss(self, log_probs: Tensor, groups: list[Group], weights: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,32 @@
+"""Options that several verbs share, each written once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Tasks = Annotated[
+    Path, typer.Option(help="Task repository, or rows (JSONL, JSON, parquet) whose images exist.", show_default=False)
+]
+Out = Annotated[
+    Path, typer.Option(help="Run directory; the same one continues a run that was stopped.", show_default=False)
+]
+Policy = Annotated[
+    str,
+    typer.Option(
+        help="Model id, directory, training run, or URL of an OpenAI-compatible endpoint.", show_default=False
+    ),
+]
+EndpointModel = Annotated[
+    str, typer.Option(help="Name of the model at the endpoint; needed where --policy is a URL.", show_default=False)
+]
+ModelName = Annotated[
+    str, typer.Option(help="Name of the model in files and reports; the policy's own by default.", show_default=False)
+]
+Ids = Annotated[list[str] | None, typer.Option("--id", help="Only this task; may be given again.", show_default=False)]
+MaxTasks = Annotated[int | None, typer.Option(min=1, help="Only the first so many tasks.", show_default=False)]
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", help="A setting, as a.b=value; may be given again.", show_default=False)
+]
