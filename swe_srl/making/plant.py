@@ -27,9 +27,13 @@ from swe_srl.schema import Record
 from swe_srl.store import Appender, read_records
 
 Progress = Callable[[int, int], None]
-TRIAL_VERSION = 3
+TRIAL_VERSION = 4
 """Part of the journal's name: raise it when a trial records something else than before."""
 BASELINE_TIMEOUT_S = 300.0
+NUM_ATTEMPTS = 3
+RUNS_DISAGREE = "two runs disagree"
+PRINTS_DIFFER = "two runs print different things"
+UNSTEADY = (RUNS_DISAGREE, PRINTS_DIFFER)
 
 
 class Trial(Record):
@@ -242,33 +246,40 @@ class _Planter:
         return trial
 
     def _judge(self, mutation: Mutation, box: Sandbox) -> Trial:
+        for attempt in range(NUM_ATTEMPTS):
+            trial = self._attempt(mutation, box)
+            # a test that fails by chance must not decide whether a mutation becomes a task: try again
+            if trial.reason not in UNSTEADY or attempt == NUM_ATTEMPTS - 1:
+                break
+        return trial
+
+    def _attempt(self, mutation: Mutation, box: Sandbox) -> Trial:
+        """Every failure is seen twice: the files that name the function first, which is cheap; then the whole suite."""
         key, recipe, limit_s = _key(mutation), self._project.recipe, self._baseline.timeout_s
-        files = sorted(
-            {
-                test.split("::")[0]
-                for test, source in self._tests.items()
-                if re.search(rf"\b{mutation.function}\b", source)
-            }
-        )
-        # a first run of the files that name the function, which is cheap; only what it shows is worth the whole suite
+        word = re.compile(rf"\b{mutation.function}\b")
+        files = sorted({test.split("::")[0] for test, source in self._tests.items() if word.search(source)})
         first = run_suite(recipe, box, timeout_s=limit_s, tests=files, max_failing=recipe.max_failing)
         reason = self._refusal(first, whole=False)
         if reason:
             return Trial(key=key, reason=reason)
-        second = run_suite(recipe, box, timeout_s=limit_s, max_failing=recipe.max_failing)
-        reason = self._refusal(second, whole=True)
+        whole = run_suite(recipe, box, timeout_s=limit_s, max_failing=recipe.max_failing)
+        reason = self._refusal(whole, whole=True)
         if reason:
             return Trial(key=key, reason=reason)
-        if any(second.statuses.get(test) != status for test, status in first.statuses.items()):
-            return Trial(key=key, reason="two runs disagree")
-        failing = tuple(sorted(self._baseline.passing - second.passed))
+        failing = tuple(sorted(self._baseline.passing - whole.passed))
+        again = first.statuses
+        elsewhere = [test for test in failing if test not in first.statuses]
+        if elsewhere:
+            again = again | run_suite(recipe, box, timeout_s=limit_s, tests=elsewhere).statuses
+        if any(whole.statuses.get(test) != status for test, status in again.items()) or set(failing) - set(again):
+            return Trial(key=key, reason=RUNS_DISAGREE)
         for test in self._tests_to_show(mutation.function, failing):
             failure = _failure(first, test)
             if failure is None or mutation.function not in called_functions(failure.code, {mutation.function}):
                 continue
-            if failure != _failure(second, test):
-                return Trial(key=key, reason="two runs print different things")
-            return Trial(key=key, failing=failing, test=test, block=failure_block(second.log, test))
+            if failure != _failure(whole, test):
+                return Trial(key=key, reason=PRINTS_DIFFER)
+            return Trial(key=key, failing=failing, test=test, block=failure_block(whole.log, test))
         return Trial(key=key, reason="no failing statement calls the function")
 
     def _refusal(self, run: SuiteRun, *, whole: bool) -> str:

@@ -133,10 +133,12 @@ def _batches(rows: Sequence[Row], length: Callable[[Row], int]) -> Iterator[list
 def load_local(path: str, name: str, *, dtype: torch.dtype, device: str, max_prompt_tokens: int | None) -> LocalPolicy:
     """The model in a Hugging Face directory (or hub cache) as a policy."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
 
     from swe_srl.policy.attention import IMPLEMENTATION, register
 
     register()
+    logging.disable_progress_bar()
     tokenizer = AutoTokenizer.from_pretrained(path)
     model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, attn_implementation=IMPLEMENTATION)
     return LocalPolicy(model.to(device), tokenizer, name, max_prompt_tokens=max_prompt_tokens)

@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 
 from swe_srl.errors import ConfigError
 from swe_srl.making.mutate import KINDS, Edit, Mutation, apply, mutations
-from swe_srl.making.plant import candidates
+from swe_srl.making.plant import RUNS_DISAGREE, _Baseline, _Planter, candidates
 from swe_srl.making.project import Project
 from swe_srl.making.recipe import Recipe, bundled, load_recipe
 from swe_srl.making.statement import MAX_LENGTH, Failure, called_functions, read_failure, statement
 from swe_srl.making.suite import failure_block, read_statuses, suite_command
+from swe_srl.runtime.base import CommandResult
 
 MODULE = '''\
 def pick(items, key=None, n=1):
@@ -188,6 +189,44 @@ def test_a_member_that_climbs_out_of_the_archive_is_not_written(tmp_path):
     with pytest.raises(ConfigError):  # a time of 0 is no time of a file: nothing was taken
         Project(RECIPE, path, tmp_path / "a" / "repo")
     assert not list(tmp_path.rglob("evil.py"))
+
+
+class Suite:
+    """A box whose test command says, run by run, which tests fail."""
+
+    def __init__(self, *runs: dict[str, str]) -> None:
+        self.runs = list(runs)
+
+    def run(self, command: str, *, timeout_s: float) -> CommandResult:
+        statuses = self.runs.pop(0)
+        block = "____ test_first ____\ntests/test_tiny.py:5: in test_first\n    assert first([1, 2]) == 3\nE   assert 2 == 3\n==== end\n"
+        return CommandResult(block + "".join(f"{status} {test}\n" for test, status in statuses.items()), 1)
+
+
+FIRST, OTHER = "tests/test_tiny.py::test_first", "tests/test_other.py::test_clock"
+
+
+def judged(tmp_path: Path, *runs: dict[str, str]):
+    project = Project(RECIPE, sdist(tmp_path), tmp_path / "repo")
+    baseline = _Baseline(frozenset({FIRST, OTHER}), frozenset({FIRST, OTHER}), timeout_s=1)
+    mutation = next(m for m in candidates(project) if m.function == "first")
+    return _Planter(project, baseline, None, None, {})._judge(mutation, Suite(*runs))
+
+
+def test_a_test_that_failed_by_chance_is_no_failing_test_of_the_task(tmp_path):
+    bad_luck = [{FIRST: "FAILED"}, {FIRST: "FAILED", OTHER: "FAILED"}, {OTHER: "PASSED"}]
+    trial = judged(tmp_path, *bad_luck, {FIRST: "FAILED"}, {FIRST: "FAILED", OTHER: "PASSED"})
+    assert (trial.reason, trial.failing) == ("", (FIRST,))
+
+
+def test_a_test_in_another_file_that_fails_twice_belongs_to_the_task(tmp_path):
+    trial = judged(tmp_path, {FIRST: "FAILED"}, {FIRST: "FAILED", OTHER: "FAILED"}, {OTHER: "FAILED"})
+    assert (trial.reason, trial.failing) == ("", (OTHER, FIRST))
+
+
+def test_a_mutation_whose_runs_never_agree_is_no_task(tmp_path):
+    bad_luck = [{FIRST: "FAILED"}, {FIRST: "PASSED", OTHER: "FAILED"}, {OTHER: "FAILED"}]
+    assert judged(tmp_path, *bad_luck * 3).reason == RUNS_DISAGREE
 
 
 # statements

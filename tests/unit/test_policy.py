@@ -1,5 +1,8 @@
 """Tokens, attention, sampling and loading, with a tiny random student."""
 
+import os
+from pathlib import Path
+
 import pytest
 
 torch = pytest.importorskip("torch", reason="needs the train extra")
@@ -12,7 +15,7 @@ from swe_srl.policy.base import Sampling
 from swe_srl.policy.load import load_policy, load_student
 from swe_srl.policy.packing import pack
 from swe_srl.policy.scoring import token_log_probs
-from swe_srl.policy.tokens import LEFT_OUT
+from swe_srl.policy.tokens import LEFT_OUT, Codec
 from swe_srl.schema import Command
 from swe_srl.testing.tiny import tiny_student
 from swe_srl.training.objective import Group
@@ -44,6 +47,19 @@ def test_prompt_and_target_laid_end_to_end_are_the_chat_templates_ids(student):
     whole = codec.dialogue_ids([*DIALOGUE, Message(role="assistant", content=ANSWER)], answer_next=False)
     assert [*codec.prompt(DIALOGUE).ids, *codec.target(ANSWER), *newline] == whole
     assert codec.decode(codec.target(ANSWER)) == ANSWER
+
+
+def test_the_papers_tokenizer_gives_the_same_ids_as_its_chat_template():
+    from transformers import AutoTokenizer
+
+    shared = Path(os.environ.get("SWE_SRL_SHARED", str(Path(__file__).parents[3] / "shared")))
+    folder = shared / "data" / "tokenizers" / "qwen2.5-coder"
+    if not (folder / "tokenizer.json").is_file():
+        pytest.skip(f"no tokenizer in {folder}")
+    codec = Codec(AutoTokenizer.from_pretrained(folder))
+    whole = codec.dialogue_ids([*DIALOGUE, Message(role="assistant", content=ANSWER)], answer_next=False)
+    assert [*codec.prompt(DIALOGUE).ids, *codec.target(ANSWER), *codec.text_ids("\n")] == whole
+    assert codec.tokenizer.decode([codec.end_of_turn]) == "<|im_end|>"
 
 
 def test_the_newline_after_the_end_of_a_turn_is_kept(student):

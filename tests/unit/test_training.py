@@ -304,7 +304,7 @@ def test_only_the_newest_checkpoints_are_kept_and_a_finished_run_is_left_alone(t
 
 
 def test_srl_learns_to_earn_a_reward(tmp_path, student, steps, easy_reward):
-    algorithm = SRL | {"batch_size": 4, "group_size": 8}
+    algorithm = SRL | {"batch_size": 3, "group_size": 8}
     settings = config(
         student, steps, algorithm=algorithm, updates=12, save_every=100, optimizer={"lr": 1e-2, "schedule": "constant"}
     )
