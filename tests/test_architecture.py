@@ -112,7 +112,8 @@ def test_no_function_is_longer_than_a_page_and_no_file_than_a_few():
         assert text.count("\n") <= 350, f"{path.relative_to(ROOT)} makes one scroll"
         for node in ast.walk(ast.parse(text)):
             if isinstance(node, ast.FunctionDef):
-                assert node.end_lineno - node.lineno < 70, f"{path.relative_to(ROOT)}:{node.lineno} {node.name}"
+                # The options of a verb are declarations: the body is what a reader has to follow.
+                assert node.end_lineno - node.body[0].lineno < 70, f"{path.relative_to(ROOT)}:{node.lineno} {node.name}"
 
 
 def test_every_module_says_what_it_is():

@@ -96,7 +96,7 @@ def _measure(config: DemoConfig, out: Path, tasks: str, models: dict[str, str]) 
     runs = []
     settings = {
         "num_samples": config.heldout_samples,
-        "context.max_observation_chars": 800,
+        "context.max_observation_chars": 1100,
         "sampling.max_new_tokens": 120,
     }
     agreement = ("--limit", str(config.heldout_steps), *(f"--set={key}={value}" for key, value in settings.items()))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from swe_srl.cli.options import Ids, MaxTasks, Out, Settings, Tasks
+
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from swe_srl.teaching.teach import TeachConfig, TeachSummary
 
 ORACLE = "oracle"
@@ -15,10 +18,7 @@ ORACLE = "oracle"
 
 def teach(
     *,
-    tasks: Annotated[
-        Path,
-        typer.Option(help="Task repository, or rows (JSONL, JSON, parquet) whose images exist.", show_default=False),
-    ],
+    tasks: Tasks,
     model: Annotated[
         str,
         typer.Option(
@@ -26,9 +26,7 @@ def teach(
             show_default=False,
         ),
     ],
-    out: Annotated[
-        Path, typer.Option(help="Run directory; the same one continues a run that was stopped.", show_default=False)
-    ],
+    out: Out,
     base_url: Annotated[
         str,
         typer.Option(
@@ -49,18 +47,9 @@ def teach(
     samples: Annotated[int, typer.Option(min=1, help="Trajectories per task.")] = 1,
     workers: Annotated[int, typer.Option(min=1, help="Episodes at the same time.")] = 2,
     seed: Annotated[int, typer.Option(help="Of the sampling, and of the built-in teacher.")] = 0,
-    ids: Annotated[
-        list[str] | None, typer.Option("--id", help="Only this task; may be given again.", show_default=False)
-    ] = None,
-    max_tasks: Annotated[
-        int | None, typer.Option(min=1, help="Only the first so many tasks.", show_default=False)
-    ] = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", help="Another setting, e.g. limits.max_turns=20 or sampling.temperature=1.", show_default=False
-        ),
-    ] = None,
+    ids: Ids = None,
+    max_tasks: MaxTasks = None,
+    set_: Settings = None,
 ) -> None:
     """Let a teacher work on every task, and keep the trajectories whose patch resolves it."""
     from contextlib import ExitStack

@@ -16,11 +16,11 @@ from typing import NamedTuple
 from swe_srl.schema import Command
 from swe_srl.testing.edits import Change, Fragment, bash, by_editor, by_python, by_sed, fragments, sed_substitute
 
-REPRODUCE_SHARE = 0.35
+REPRODUCE_SHARE = 0.2
 """Of trajectories that begin with running the failing test."""
-READ_TEST_SHARE = 0.2
-LOOK_AROUND_SHARE = 0.1
-DETOUR_SHARE = 0.35
+READ_TEST_SHARE = 0.1
+LOOK_AROUND_SHARE = 0.05
+DETOUR_SHARE = 0.45
 """Of trajectories that try a wrong edit first."""
 EDIT_FORMS = {"sed": 0.85, "editor": 0.11, "python": 0.04}
 NUM_VIEW_LINES = 25
