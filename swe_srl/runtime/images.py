@@ -12,6 +12,8 @@ from pathlib import Path
 from swe_srl.errors import ImageMissing, SandboxError
 from swe_srl.runtime.engine import LABEL, client, engine_errors
 
+OURS = "swe-srl/"
+"""Prefix of images that only this machine has."""
 BASE_PREFIX = "swe-srl/base:"
 CONTEXT_LABEL = "swe-srl.context"
 """Digest of what an image was built from."""
@@ -111,6 +113,12 @@ def build_image(context_dir: str | Path, tag: str, labels: Mapping[str, str]) ->
     base = re.search(r"^\s*FROM\s+(?:--\S+\s+)*(\S+)", dockerfile.read_text(), re.MULTILINE)
     if base and base.group(1).startswith(BASE_PREFIX):
         ensure_image(base.group(1))
+    elif base and base.group(1).startswith(OURS) and not has_image(base.group(1)):
+        project = base.group(1).removeprefix(OURS).partition(":")[0]
+        raise ImageMissing(
+            f"image {tag} stands on {base.group(1)}, which is not there: build it again with "
+            f"`swe-srl tasks make {project} --out DIR`, where DIR is the task repository"
+        )
     log: list[str] = []
     problem = ""
     try:

@@ -300,5 +300,8 @@ def test_an_image_is_built_from_its_context_or_said_to_be_missing(base_image, tm
     (tmp_path / "Dockerfile").write_text(f"FROM {base_image}\nRUN echo why it failed; false\n")
     with pytest.raises(ImageMissing, match="why it failed"):
         ensure_image("swe-srl/test-ensure:2", str(tmp_path))
+    (tmp_path / "Dockerfile").write_text("FROM swe-srl/nosuch:1\n")
+    with pytest.raises(ImageMissing, match="swe-srl tasks make nosuch"):
+        ensure_image("swe-srl/test-ensure:3", str(tmp_path))
     with pytest.raises(ImageMissing, match="docker load"):
         ensure_image("localhost:1/no/such:image", None)
