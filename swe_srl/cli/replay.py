@@ -68,4 +68,6 @@ def replay(
         )
     if not summary.num_replayed:
         say("nothing was replayed, for no trajectory is recorded as resolved: --all takes them all")
-    say(f"{summary.num_steps} steps are in {out}/steps.jsonl; next: swe-srl train sft --set steps={out} --out RUN")
+    say(
+        f"{summary.num_steps} steps are in {out}/steps.jsonl; next: swe-srl train sft --steps {out}/steps.jsonl --tasks {tasks} --out RUN"
+    )

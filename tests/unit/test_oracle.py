@@ -233,6 +233,8 @@ def test_over_http_it_solves_the_task_and_the_same_seed_does_the_same(rows):
     assert one == same
     assert one[-1] == others[-1] == "submit"
     assert len(varied) > 3
+    for commands in varied:  # one plan is followed from the first turn to the last
+        assert commands.count('grep -rn "def clamp(" --include=*.py .') == 1
 
 
 def test_of_two_tasks_with_one_statement_the_code_tells_which_it_is(rows):

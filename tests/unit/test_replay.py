@@ -112,6 +112,7 @@ def test_frequent_characters_count_in_long_outputs():
 
 def test_outputs_of_any_length_are_compared_quickly():
     assert similarity("x" * 10**6 + "a", "x" * 10**6 + "b") < 1.0
+    assert len(normalise("x" * 10**6)) < 5000
 
 
 def test_a_scratch_file_does_not_make_another_patch_but_another_change_does():

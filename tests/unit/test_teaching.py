@@ -158,6 +158,9 @@ def test_the_budget_holds_and_a_larger_one_goes_on_without_paying_twice(tmp_path
     spent = summary.usage
     assert spent.prompt_tokens + spent.completion_tokens <= 1000
     assert spent.cost_usd == pytest.approx((spent.prompt_tokens + 2 * spent.completion_tokens) / 1e6)
+    none_left = ScriptedPolicy(fixes)
+    assert lesson(tmp_path, none_left, "abcdefgh", small).usage == spent  # what earlier starts spent counts
+    assert none_left.calls == []
     large = small.model_copy(update={"budget": BudgetConfig(max_tokens=10**6, price_in=1.0, price_out=2.0)})
     more = ScriptedPolicy(fixes)
     assert lesson(tmp_path, more, "abcdefgh", large).num_accepted == 8

@@ -18,7 +18,9 @@ _ENVELOPE = ("kind", "schema_version", "made_by")
 
 def sniff(path: Path, head: str) -> bool:
     """JSONL whose lines say that they are Trajectories."""
-    return path.suffix == ".jsonl" and ('"kind": "Trajectory"' in head[:200] or '"trajectory_id"' in head[:400])
+    return path.suffix == ".jsonl" and (
+        not head.strip() or '"kind": "Trajectory"' in head[:200] or '"trajectory_id"' in head[:400]
+    )
 
 
 def read(path: Path) -> Iterator[Trajectory | BadRecord]:
