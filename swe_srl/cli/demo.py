@@ -29,8 +29,8 @@ class DemoConfig(Config):
     """Trajectories per training task."""
     heldout_steps: int
     """Steps of the test projects on which agreement with the teacher is measured."""
-    heldout_samples: int = 4
-    """Answers drawn at each of them."""
+    agreement: dict[str, int | float]
+    """Settings of `swe-srl agree`, as it takes them with --set."""
     student: str = "smollm2-135m"
     sft: str
     """Preset of the warm start."""
@@ -94,12 +94,11 @@ def stages(config: DemoConfig, out: Path) -> Iterator[Stage]:
 
 def _measure(config: DemoConfig, out: Path, tasks: str, models: dict[str, str]) -> Iterator[Stage]:
     runs = []
-    settings = {
-        "num_samples": config.heldout_samples,
-        "context.max_observation_chars": 1100,
-        "sampling.max_new_tokens": 120,
-    }
-    agreement = ("--limit", str(config.heldout_steps), *(f"--set={key}={value}" for key, value in settings.items()))
+    agreement = (
+        "--limit",
+        str(config.heldout_steps),
+        *(f"--set={key}={value}" for key, value in config.agreement.items()),
+    )
     for name, model in models.items():
         run = str(out / "eval" / name)
         runs.append(run)
