@@ -79,9 +79,6 @@ class Usage(Record):
     cost_usd: float = 0.0
 
 
-ExitStatus = Literal["submitted", "turn_limit", "format_errors", "token_limit", "time_limit", "budget"]
-
-
 class Trajectory(Record):
     """One episode of one agent on one task."""
 
@@ -130,14 +127,6 @@ class Step(Record):
     """What our box answered, not what the teacher recorded."""
     exit_code: int | None
     fidelity: Fidelity
-
-
-class Rollout(Record):
-    """What a student wrote at one expert step."""
-
-    step_id: str
-    completion: str
-    num_tokens: int = Field(ge=0)
 
 
 class Reward(Record):

