@@ -7,7 +7,6 @@ next actions of all live episodes in one batch.
 
 from __future__ import annotations
 
-import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
@@ -256,8 +255,8 @@ def run_episodes(
     """Drive one episode per task in lock-step; yield each result when it is ready.
 
     Each round asks the policy for the next action of every live episode in one call, then runs the actions in threads.
-    A finished episode frees its box and makes room for the next task, so that the batch stays full. Round r is sampled
-    with `sampling.seed` + r. An episode whose box breaks ends with `infra_failure` and disturbs no other; a policy that
+    A finished episode frees its box and makes room for the next task, so that the batch stays full. Turn i of an
+    episode is sampled with `sampling.seed` + i, as in `run_episode`. An episode whose box breaks ends with `infra_failure` and disturbs no other; a policy that
     cannot be reached raises EndpointError and ends them all. No box stays open, however this ends.
     """
     context, limits = context or ContextConfig(), limits or AgentLimits()
@@ -271,7 +270,7 @@ def run_episodes(
         return episode
 
     try:
-        for round_number in itertools.count():
+        while True:
             opened = list(_fill(start, source, max_parallel - len(live)))
             for failed in (outcome for outcome in opened if outcome.failure):
                 yield EpisodeResult(*failed.item, (), "", "", infra_failure=str(failed.failure))
@@ -280,8 +279,11 @@ def run_episodes(
             batch = [live[index] for index in sorted(live)]
             if not batch:
                 continue
-            round_sampling = sampling.model_copy(update={"seed": sampling.seed + round_number})
-            answers = policy.complete([episode.messages() for episode in batch], round_sampling)
+            answers = policy.complete(
+                [episode.messages() for episode in batch],
+                sampling,
+                seeds=[sampling.seed + len(episode.turns) for episode in batch],
+            )
             acting = [(episode, answer[0]) for episode, answer in zip(batch, answers, strict=True)]
             for outcome in fan_out(_advance, acting, workers=max_parallel):
                 episode = outcome.item[0]

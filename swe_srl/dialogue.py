@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import NamedTuple, TypedDict
+from typing import Annotated, Literal, NamedTuple, TypedDict
+
+from pydantic import Field
 
 from swe_srl.schema import Command, Step, Task, Turn
 from swe_srl.settings import Config
@@ -50,8 +52,8 @@ class Message(TypedDict):
 class ContextConfig(Config):
     """What of the past a model is shown."""
 
-    window: int | None = 2
-    """Rounds of (action, observation) shown before the next action; 2 is the paper's, null is all of them."""
+    window: Annotated[int, Field(ge=0)] | Literal["all"] = 2
+    """Rounds of (action, observation) shown before the next action; 2 is the paper's."""
     max_observation_chars: int = 1500
     """A longer observation keeps its first and last halves of this many characters."""
     max_statement_chars: int = 3000
@@ -102,7 +104,7 @@ def render(task: Task, turns: Sequence[Turn], context: ContextConfig) -> list[Me
 
     A turn without a command is shown as the model wrote it, so that it sees what it did wrong.
     """
-    shown = turns if context.window is None else turns[max(0, len(turns) - context.window) :]
+    shown = turns if context.window == "all" else turns[max(0, len(turns) - context.window) :]
     statement = shorten(task.problem_statement.strip(), context.max_statement_chars)
     messages = [Message(role="system", content=SYSTEM_PROMPT), Message(role="user", content=statement)]
     for turn in shown:

@@ -1,9 +1,9 @@
-"""Packed queries, keys and values → attention, where many answers share one prompt.
+"""Queries, keys and values of a token tree → attention, in which a token sees its own node's past and its ancestors.
 
 Every layer of a Hugging Face model calls `attend`, which hands over to the plan that the caller passed to the model as
-`plan=`. A prompt's keys and values stand once in memory, whoever reads them; two pieces of attention over disjoint keys
-are joined by their log-sum-exps, and the flash kernel's backward is exact for each piece when it is given the joined
-output and log-sum-exp, so no score matrix is ever kept (as in ring attention, arXiv 2310.01889).
+`plan=`. Keys and values stand once in memory, whoever reads them; pieces of attention over disjoint keys are joined by
+their log-sum-exps, and the flash kernel's backward is exact for each piece when it is given the joined output and
+log-sum-exp, so no score matrix is ever kept (as in ring attention, arXiv 2310.01889).
 """
 
 from __future__ import annotations
@@ -21,6 +21,9 @@ IMPLEMENTATION = "swe_srl"
 
 flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu  # noqa: SLF001
 flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward  # noqa: SLF001
+
+SHORT = 256
+"""Nodes of at most so many tokens go through the kernel side by side, padded to the longest."""
 
 
 class Plan(Protocol):
@@ -73,54 +76,76 @@ def causal(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
     return scaled_dot_product_attention(query, key, value, is_causal=True, scale=scale, enable_gqa=True)
 
 
-class Shape(NamedTuple):
-    """One prompt and the answers that hang from it, as they lie in a packed row: prompt, answer 1, answer 2, …"""
+class Sight(NamedTuple):
+    """All of `queries` see all of `keys`, which lie before them on their path. Both are places in the row."""
 
-    prompt: int
-    answers: tuple[int, ...] = ()
-
-    @property
-    def total(self) -> int:
-        """Tokens of prompt and answers together."""
-        return self.prompt + sum(self.answers)
+    queries: slice
+    keys: slice
 
 
-class PackedPlan:
-    """Training: one row of packed shapes; an answer sees its prompt and itself."""
+class TreePlan:
+    """Training: one row of nodes. A token sees its own node's earlier tokens and what `sights` grant it."""
 
-    def __init__(self, shapes: Sequence[Shape]) -> None:
-        self._shapes = tuple(shapes)
+    def __init__(self, nodes: Sequence[slice], sights: Sequence[Sight]) -> None:
+        """`nodes`: the places of each node, which together are the row."""
+        self.nodes = tuple(nodes)
+        self.sights = tuple(sights)
+        self.long, self.short = _by_length(self.nodes)
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
         """See Plan; the batch is one row."""
         del layer
-        outs, start = [], 0
-        for shape in self._shapes:
-            part = slice(start, start := start + shape.total)
-            pieces = (query[:, :, part], key[:, :, part], value[:, :, part])
-            if not shape.answers:
-                outs.append(causal(*pieces, scale))
-            elif query.device.type == "cpu":
-                outs.append(shared_prompt(*pieces, shape, scale))
-            else:
-                outs.append(shared_prompt_reference(*pieces, shape, scale))
-        return outs[0] if len(outs) == 1 else torch.cat(outs, dim=2)
+        if query.device.type != "cpu":
+            return dense(query, key, value, self, scale)
+        return blockwise(query, key, value, self, scale)
+
+    def mask(self, device: torch.device) -> Tensor:
+        """(T, T) whether a query (first axis) sees a key."""
+        seen = torch.zeros(self.nodes[-1].stop, self.nodes[-1].stop, dtype=torch.bool, device=device)
+        for node in self.nodes:
+            seen[node, node] = True
+        seen.tril_()
+        for sight in self.sights:
+            seen[sight.queries, sight.keys] = True
+        return seen
 
 
-def shared_prompt_reference(query: Tensor, key: Tensor, value: Tensor, shape: Shape, scale: float) -> Tensor:
-    """Attention of one prompt and its answers, each answer's keys laid behind a copy of the prompt's. Any device."""
-    prompt = slice(0, shape.prompt)
-    outs = [causal(query[:, :, prompt], key[:, :, prompt], value[:, :, prompt], scale)]
-    start = shape.prompt
-    for length in shape.answers:
-        own = slice(start, start := start + length)
-        keys = torch.cat([key[:, :, prompt], key[:, :, own]], dim=2)
-        values = torch.cat([value[:, :, prompt], value[:, :, own]], dim=2)
-        mask = torch.ones(length, shape.prompt + length, dtype=torch.bool, device=query.device).tril(shape.prompt)
-        outs.append(
-            scaled_dot_product_attention(query[:, :, own], keys, values, attn_mask=mask, scale=scale, enable_gqa=True)
-        )
-    return torch.cat(outs, dim=2)
+class Padded(NamedTuple):
+    """Short nodes side by side."""
+
+    places: Tensor
+    """(nodes, longest) the place of each token; behind a node's end, its first place again."""
+    real: Tensor
+    """(nodes, longest) False behind a node's end. Padding stands after all real tokens, so no real query sees it."""
+
+
+def _by_length(nodes: Sequence[slice]) -> tuple[list[slice], list[Padded]]:
+    """Long nodes, and the short ones in batches of like length."""
+    long = [node for node in nodes if node.stop - node.start > SHORT]
+    by_size: dict[int, list[slice]] = {}
+    for node in nodes:
+        if 0 < node.stop - node.start <= SHORT:
+            by_size.setdefault((node.stop - node.start - 1).bit_length(), []).append(node)
+    short = []
+    for alike in by_size.values():
+        longest = max(node.stop - node.start for node in alike)
+        first = torch.tensor([node.start for node in alike])[:, None]
+        offset = torch.arange(longest)[None]
+        real = offset < torch.tensor([node.stop - node.start for node in alike])[:, None]
+        short.append(Padded(torch.where(real, first + offset, first), real))
+    return long, short
+
+
+def dense(query: Tensor, key: Tensor, value: Tensor, plan: TreePlan, scale: float) -> Tensor:
+    """Attention over a tree by one dense mask: the reference, on any device."""
+    mask = plan.mask(query.device)
+    return scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scale, enable_gqa=True)
+
+
+def blockwise(query: Tensor, key: Tensor, value: Tensor, plan: TreePlan, scale: float) -> Tensor:
+    """As `dense`, node by node with the CPU's flash kernel."""
+    out: Tensor = _Blockwise.apply(query, key, value, plan, scale)  # type: ignore[no-untyped-call]
+    return out
 
 
 def join(out: Tensor, lse: Tensor, other: Tensor, other_lse: Tensor) -> tuple[Tensor, Tensor]:
@@ -131,78 +156,61 @@ def join(out: Tensor, lse: Tensor, other: Tensor, other_lse: Tensor) -> tuple[Te
     return (out * weight + other * other_weight).to(out.dtype), joined
 
 
-class _SharedPrompt(torch.autograd.Function):
-    """Attention of one prompt and its answers by the CPU's flash kernel; exact, and without a copy of the prompt."""
+class _Blockwise(torch.autograd.Function):
+    """Each node by itself, then each sight joined to what its queries have seen so far; backward piece by piece."""
 
     @staticmethod
-    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, shape: Shape, scale: float) -> Tensor:
-        p, groups = shape.prompt, query.shape[1] // key.shape[1]
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, plan: TreePlan, scale: float) -> Tensor:
+        groups = query.shape[1] // key.shape[1]
         key, value = (x.repeat_interleave(groups, dim=1) if groups > 1 else x for x in (key, value))
-        out_prompt, lse_prompt = flash(query[:, :, :p], key[:, :, :p], value[:, :, :p], 0.0, True, scale=scale)
-        out_past, lse_past = flash(query[:, :, p:], key[:, :, :p], value[:, :, :p], 0.0, False, scale=scale)
-        own = [
-            flash(query[:, :, a], key[:, :, a], value[:, :, a], 0.0, True, scale=scale) for a in _answer_slices(shape)
-        ]
-        out_answers, lse_answers = join(
-            out_past, lse_past, torch.cat([out for out, _ in own], dim=2), torch.cat([lse for _, lse in own], dim=2)
-        )
-        ctx.save_for_backward(query, key, value, out_prompt, lse_prompt, out_answers, lse_answers)
-        ctx.shape, ctx.scale, ctx.groups = shape, scale, groups
-        return torch.cat([out_prompt, out_answers], dim=2)
+        out = torch.empty_like(query)
+        lse = query.new_empty(query.shape[:3], dtype=torch.float32 if query.dtype != torch.float64 else query.dtype)
+        for node in plan.long:
+            out[:, :, node], lse[:, :, node] = flash(*_span(node, query, key, value), 0.0, True, scale=scale)
+        for padded in plan.short:
+            side_by_side, side_lse = flash(*_gather(padded, query, key, value), 0.0, True, scale=scale)
+            places = padded.places[padded.real]
+            out[0, :, places] = side_by_side.transpose(0, 1)[:, padded.real]
+            lse[0, :, places] = side_lse.transpose(0, 1)[:, padded.real]
+        for queries, keys in plan.sights:
+            piece, piece_lse = flash(query[:, :, queries], key[:, :, keys], value[:, :, keys], 0.0, False, scale=scale)
+            out[:, :, queries], lse[:, :, queries] = join(out[:, :, queries], lse[:, :, queries], piece, piece_lse)
+        ctx.save_for_backward(query, key, value, out, lse)
+        ctx.plan, ctx.scale, ctx.groups = plan, scale, groups
+        return out
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
-        query, key, value, out_prompt, lse_prompt, out_answers, lse_answers = ctx.saved_tensors
-        p, scale = ctx.shape.prompt, ctx.scale
-        past = slice(0, p)
-        to_prompt = flash_backward(
-            grad[:, :, past],
-            query[:, :, past],
-            key[:, :, past],
-            value[:, :, past],
-            out_prompt,
-            lse_prompt,
-            0.0,
-            True,
-            scale=scale,
-        )
-        to_past = flash_backward(
-            grad[:, :, p:],
-            query[:, :, p:],
-            key[:, :, past],
-            value[:, :, past],
-            out_answers,
-            lse_answers,
-            0.0,
-            False,
-            scale=scale,
-        )
-        grads: list[list[Tensor]] = [[to_prompt[0]], [to_prompt[1] + to_past[1]], [to_prompt[2] + to_past[2]]]
-        for own in _answer_slices(ctx.shape):
-            inside = slice(own.start - p, own.stop - p)
-            to_own = flash_backward(
-                grad[:, :, own], query[:, :, own], key[:, :, own], value[:, :, own],
-                out_answers[:, :, inside], lse_answers[:, :, inside], 0.0, True, scale=scale,
+        query, key, value, out, lse = ctx.saved_tensors
+        plan, scale = ctx.plan, ctx.scale
+        grads = [torch.zeros_like(query), torch.zeros_like(key), torch.zeros_like(value)]
+        for node in plan.long:
+            pieces = flash_backward(*_span(node, grad, query, key, value, out, lse), 0.0, True, scale=scale)
+            for whole, piece in zip(grads, pieces, strict=True):
+                whole[:, :, node] += piece
+        for padded in plan.short:
+            masked = _gather(padded, grad)[0] * padded.real[:, None, :, None]
+            pieces = flash_backward(masked, *_gather(padded, query, key, value, out, lse), 0.0, True, scale=scale)
+            places = padded.places[padded.real]
+            for whole, piece in zip(grads, pieces, strict=True):
+                whole[0, :, places] += piece.transpose(0, 1)[:, padded.real]
+        for queries, keys in plan.sights:
+            pieces = flash_backward(
+                grad[:, :, queries], query[:, :, queries], key[:, :, keys], value[:, :, keys],
+                out[:, :, queries], lse[:, :, queries], 0.0, False, scale=scale,
             )  # fmt: skip
-            grads[0].append(to_own[0] + to_past[0][:, :, inside])
-            grads[1].append(to_own[1])
-            grads[2].append(to_own[2])
-        grad_query, grad_key, grad_value = (torch.cat(parts, dim=2) for parts in grads)
-        return grad_query, _fold(grad_key, ctx.groups), _fold(grad_value, ctx.groups), None, None
+            for whole, piece, places in zip(grads, pieces, (queries, keys, keys), strict=True):
+                whole[:, :, places] += piece
+        return grads[0], _fold(grads[1], ctx.groups), _fold(grads[2], ctx.groups), None, None
 
 
-def shared_prompt(query: Tensor, key: Tensor, value: Tensor, shape: Shape, scale: float) -> Tensor:
-    """As `shared_prompt_reference`, by the CPU's flash kernel."""
-    out: Tensor = _SharedPrompt.apply(query, key, value, shape, scale)  # type: ignore[no-untyped-call]
-    return out
+def _span(node: slice, *tensors: Tensor) -> list[Tensor]:
+    return [tensor[:, :, node] for tensor in tensors]
 
 
-def _answer_slices(shape: Shape) -> list[slice]:
-    slices, start = [], shape.prompt
-    for length in shape.answers:
-        slices.append(slice(start, start + length))
-        start += length
-    return slices
+def _gather(padded: Padded, *tensors: Tensor) -> list[Tensor]:
+    """(1, heads, row, …) → (nodes, heads, longest, …)."""
+    return [tensor[0][:, padded.places].transpose(0, 1) for tensor in tensors]
 
 
 def _fold(grad: Tensor, groups: int) -> Tensor:
@@ -210,14 +218,19 @@ def _fold(grad: Tensor, groups: int) -> Tensor:
     return grad if groups == 1 else grad.reshape(grad.shape[0], -1, groups, *grad.shape[2:]).sum(dim=2)
 
 
-def shared_decode_reference(
-    query: Tensor, own_keys: Tensor, own_values: Tensor, parts: Sequence[tuple[slice, Tensor, Tensor]], scale: float
-) -> Tensor:
-    """One new token a row, the rows of each part over its prompt's keys and their own. Any device."""
-    outs = []
-    for span, keys, values in parts:
-        rows = span.stop - span.start
-        seen = torch.cat([keys.expand(rows, -1, -1, -1), own_keys[span]], dim=2)
-        said = torch.cat([values.expand(rows, -1, -1, -1), own_values[span]], dim=2)
-        outs.append(scaled_dot_product_attention(query[span], seen, said, scale=scale, enable_gqa=True))
-    return torch.cat(outs)
+def over(query: Tensor, key: Tensor, value: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    """Inference: queries that see all keys → attention and its log-sum-exp (batch, heads, tokens). Keys may have fewer heads."""
+    if query.device.type != "cpu":
+        return _over_reference(query, key, value, scale)
+    # The query heads that share a key head lie side by side as if they were tokens: each key is read once.
+    batch, heads, tokens, dim = query.shape
+    folded = query.reshape(batch, key.shape[1], -1, dim)
+    out, lse = flash(folded, key, value, 0.0, False, scale=scale)
+    return out.reshape(batch, heads, tokens, dim), lse.reshape(batch, heads, tokens)
+
+
+def _over_reference(query: Tensor, key: Tensor, value: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    groups = query.shape[1] // key.shape[1]
+    key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
+    scores = (query.float() @ key.float().transpose(-1, -2)) * scale
+    return (scores.softmax(-1) @ value.float()).to(query.dtype), scores.logsumexp(-1)

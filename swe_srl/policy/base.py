@@ -44,11 +44,17 @@ class Policy(Protocol):
     name: str
 
     def complete(
-        self, prompts: Sequence[Sequence[Message]], sampling: Sampling, *, num_samples: int = 1
+        self,
+        prompts: Sequence[Sequence[Message]],
+        sampling: Sampling,
+        *,
+        num_samples: int = 1,
+        seeds: Sequence[int] = (),
     ) -> list[list[Completion]]:
         """`num_samples` completions for each prompt, in order.
 
-        The same prompts, sampling and seed give the same completions. Raises EndpointError when a remote model cannot be reached.
+        `seeds` holds one for each prompt, in place of `sampling.seed`. The same prompt, sampling and seed give the same
+        completions. Raises EndpointError when a remote model cannot be reached.
         """
 
     def close(self) -> None:

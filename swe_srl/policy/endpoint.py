@@ -72,16 +72,21 @@ class EndpointPolicy:
         self._client: OpenAI | None = None
 
     def complete(
-        self, prompts: Sequence[Sequence[Message]], sampling: Sampling, *, num_samples: int = 1
+        self,
+        prompts: Sequence[Sequence[Message]],
+        sampling: Sampling,
+        *,
+        num_samples: int = 1,
+        seeds: Sequence[int] = (),
     ) -> list[list[Completion]]:
-        """`num_samples` answers to each prompt, one request each; sample k is asked for with `sampling.seed` + k.
+        """`num_samples` answers to each prompt, one request each; sample k is asked for with the prompt's seed + k.
 
         A prompt longer than the model can read is answered by an empty completion with finish reason `prompt_too_long`.
         Raises EndpointError, with the URL and what the endpoint said, when it cannot be reached or refuses for good.
         """
         requests = [
-            (prompt, sampling.model_copy(update={"seed": sampling.seed + k}))
-            for prompt in prompts
+            (prompt, sampling.model_copy(update={"seed": seed + k}))
+            for prompt, seed in zip(prompts, seeds or [sampling.seed] * len(prompts), strict=True)
             for k in range(num_samples)
         ]
         if len(requests) == 1:

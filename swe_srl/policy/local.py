@@ -12,14 +12,18 @@ import torch
 
 from swe_srl.dialogue import Message
 from swe_srl.policy.base import Completion, Sampling
+from swe_srl.policy.cache import PrefixCache
 from swe_srl.policy.sampler import Row, random_numbers, sample
 from swe_srl.policy.tokens import Codec, Prompt
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-MAX_ROWS = 64
+MAX_ROWS = 256
 """Answers written side by side. Keys and values of one take about 25 KB a token with 135M parameters, 60 KB with 7B."""
+
+MAX_HELD_TOKENS = 65_536
+"""Tokens of prompts whose keys and values are held from one call to the next."""
 
 
 class LocalPolicy:
@@ -41,6 +45,7 @@ class LocalPolicy:
         """Prompts that did not fit, since this policy was made."""
         self._max_prompt_tokens = max_prompt_tokens
         self._stop_ids: dict[str, frozenset[int]] = {}
+        self._cache = PrefixCache(model, MAX_HELD_TOKENS)
         self._eos = {self.codec.end_of_turn, tokenizer.eos_token_id}
 
     def prompt(self, messages: Sequence[Message], *, max_new_tokens: int = 0) -> Prompt:
@@ -51,22 +56,33 @@ class LocalPolicy:
         return prompt
 
     def complete(
-        self, prompts: Sequence[Sequence[Message]], sampling: Sampling, *, num_samples: int = 1
+        self,
+        prompts: Sequence[Sequence[Message]],
+        sampling: Sampling,
+        *,
+        num_samples: int = 1,
+        seeds: Sequence[int] = (),
     ) -> list[list[Completion]]:
         """See Policy. Rows are written in batches of at most MAX_ROWS; what a row becomes depends on its own prompt only."""
         encoded = [self.prompt(messages, max_new_tokens=sampling.max_new_tokens).ids for messages in prompts]
-        return self.complete_ids(encoded, sampling, num_samples=num_samples)
+        return self.complete_ids(encoded, sampling, num_samples=num_samples, seeds=seeds)
 
     def complete_ids(
-        self, prompts: Sequence[tuple[int, ...]], sampling: Sampling, *, num_samples: int = 1
+        self,
+        prompts: Sequence[tuple[int, ...]],
+        sampling: Sampling,
+        *,
+        num_samples: int = 1,
+        seeds: Sequence[int] = (),
     ) -> list[list[Completion]]:
         """As `complete`, from ids."""
         seen: Counter[tuple[int, ...]] = Counter()
         rows: list[Row] = []
         for index, ids in enumerate(prompts):
             seen[ids] += 1
+            seed = seeds[index] if seeds else sampling.seed
             for number in range(num_samples):
-                draws = random_numbers(sampling.seed, ids, seen[ids], number, sampling.max_new_tokens)
+                draws = random_numbers(seed, ids, seen[ids], number, sampling.max_new_tokens)
                 rows.append(Row(index, number, draws))
         ended = self._stopper(sampling.stop)
         self.model.eval()
@@ -74,7 +90,7 @@ class LocalPolicy:
             order = list(dict.fromkeys(row.prompt for row in batch))
             place = {prompt: number for number, prompt in enumerate(order)}
             local = [Row(place[row.prompt], row.sample, row.draws, row.ids, row.log_probs) for row in batch]
-            sample(self.model, [prompts[prompt] for prompt in order], local, sampling, ended)
+            sample(self.model, self._cache, [prompts[prompt] for prompt in order], local, sampling, ended)
             for row, done in zip(batch, local, strict=True):
                 row.finish_reason = done.finish_reason
         answers: list[list[Completion]] = [[] for _ in prompts]
@@ -108,9 +124,14 @@ class LocalPolicy:
         self.model.save_pretrained(path)
         self.codec.tokenizer.save_pretrained(path)
 
+    def forget(self) -> None:
+        """To be called when the weights have changed: what was read with the old ones is of no use."""
+        self._cache.clear()
+
     def close(self) -> None:
         """Free the weights."""
         self.model = None
+        self._cache.clear()
 
 
 def _batches(rows: Sequence[Row], length: Callable[[Row], int]) -> Iterator[list[Row]]:

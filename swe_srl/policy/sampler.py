@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from swe_srl.policy.attention import causal, flash, join, shared_decode_reference
+from swe_srl.policy.attention import join, over
 from swe_srl.policy.base import Sampling
+from swe_srl.policy.cache import PrefixCache
+from swe_srl.policy.tree import End
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -36,40 +38,25 @@ class Row:
     finish_reason: str = "length"
 
 
-class PrefillPlan:
-    """Reads one prompt and keeps its keys and values."""
-
-    def __init__(self) -> None:
-        self.keys: list[Tensor] = []
-        self.values: list[Tensor] = []
-
-    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
-        """See Plan; the batch is one prompt."""
-        assert layer == len(self.keys)
-        self.keys.append(key.contiguous())
-        self.values.append(value.contiguous())
-        return causal(query, key, value, scale)
-
-
 class DecodePlan:
     """One new token for each row: a row sees its prompt's keys and its own."""
 
-    def __init__(self, prompts: Sequence[PrefillPlan], owners: Sequence[int], capacity: int) -> None:
-        """`owners`: index of each row's prompt, in ascending order; `capacity`: tokens that a row may have of its own."""
-        self._prompts = prompts
+    def __init__(self, cache: PrefixCache, ends: Sequence[End], capacity: int) -> None:
+        """`ends`: where each row's prompt ends, rows of one prompt together; `capacity`: tokens that a row may have of its own."""
+        self._cache = cache
         self._capacity = capacity
         self._own: list[tuple[Tensor, Tensor]] = []
         self._length = 0
-        self._spans = _spans(owners)
+        self._spans = _spans(ends)
 
     def advance(self) -> None:
         """Make room for the next token; call before each call of the model."""
         self._length += 1
 
-    def keep(self, rows: Tensor, owners: Sequence[int]) -> None:
-        """Drop all rows but `rows`, which belong to `owners`."""
+    def keep(self, rows: Tensor, ends: Sequence[End]) -> None:
+        """Drop all rows but `rows`, whose prompts end at `ends`."""
         self._own = [(key.index_select(0, rows), value.index_select(0, rows)) for key, value in self._own]
-        self._spans = _spans(owners)
+        self._spans = _spans(ends)
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
         """See Plan; one token a row."""
@@ -79,37 +66,31 @@ class DecodePlan:
         keys, values = self._own[layer]
         keys[:, :, self._length - 1] = key[:, :, 0]
         values[:, :, self._length - 1] = value[:, :, 0]
-        keys, values = keys[:, :, : self._length], values[:, :, : self._length]
-        if query.device.type != "cpu":
-            return shared_decode_reference(
-                query, keys, values, [(s, p.keys[layer], p.values[layer]) for s, p in self._parts()], scale
-            )
-        # The query heads that share a key head lie side by side as if they were tokens: each key is read once.
-        rows, heads, _, dim = query.shape
+        out, lse = over(query, keys[:, :, : self._length], values[:, :, : self._length], scale)
+        heads, dim = query.shape[1], query.shape[3]
         kv_heads = key.shape[1]
-        folded = query.reshape(rows, kv_heads, heads // kv_heads, dim)
-        own, own_lse = flash(folded, keys, values, 0.0, False, scale=scale)
-        past = torch.empty_like(folded)
-        past_lse = own_lse.new_empty(rows, kv_heads, heads // kv_heads)
-        for span, prompt in self._parts():
-            size = span.stop - span.start
+        past, past_lse = torch.empty_like(out), torch.empty_like(lse)
+        for end, span in self._spans:
             # All rows of one prompt become the tokens of one query over it.
-            asked = folded[span].transpose(0, 1).reshape(1, kv_heads, -1, dim)
-            out, lse = flash(asked, prompt.keys[layer], prompt.values[layer], 0.0, False, scale=scale)
-            past[span] = out.reshape(kv_heads, size, -1, dim).transpose(0, 1)
-            past_lse[span] = lse.reshape(kv_heads, size, -1).transpose(0, 1)
-        return join(own, own_lse, past, past_lse)[0].reshape(rows, heads, 1, dim)
+            asked = (
+                query[span].reshape(-1, kv_heads, heads // kv_heads, dim).transpose(0, 1).reshape(1, kv_heads, -1, dim)
+            )
+            pieces = (over(asked, held.keys, held.values, scale) for held in self._cache.past(layer, end))
+            seen, seen_lse = next(pieces)
+            for piece in pieces:
+                seen, seen_lse = join(seen, seen_lse, *piece)
+            size = span.stop - span.start
+            past[span] = seen.reshape(kv_heads, size, -1, dim).transpose(0, 1).reshape(size, heads, 1, dim)
+            past_lse[span] = seen_lse.reshape(kv_heads, size, -1).transpose(0, 1).reshape(size, heads, 1)
+        return join(out, lse, past, past_lse)[0]
 
-    def _parts(self) -> list[tuple[slice, PrefillPlan]]:
-        return [(span, self._prompts[owner]) for owner, span in self._spans]
 
-
-def _spans(owners: Sequence[int]) -> list[tuple[int, slice]]:
-    spans: list[tuple[int, slice]] = []
+def _spans(ends: Sequence[End]) -> list[tuple[End, slice]]:
+    spans: list[tuple[End, slice]] = []
     start = 0
-    for index in range(1, len(owners) + 1):
-        if index == len(owners) or owners[index] != owners[start]:
-            spans.append((owners[start], slice(start, index)))
+    for index in range(1, len(ends) + 1):
+        if index == len(ends) or ends[index] != ends[start]:
+            spans.append((ends[start], slice(start, index)))
             start = index
     return spans
 
@@ -147,6 +128,7 @@ def choose(logits: Tensor, draws: Tensor, sampling: Sampling) -> tuple[Tensor, T
 @torch.inference_mode()
 def sample(
     model: PreTrainedModel,
+    cache: PrefixCache,
     prompts: Sequence[tuple[int, ...]],
     rows: Sequence[Row],
     sampling: Sampling,
@@ -155,18 +137,12 @@ def sample(
     """Write every row's answer. `rows` are in the order of their prompts; `ended` tells from a row's ids whether it stops."""
     backbone, head = model.base_model, model.get_output_embeddings()
     device = head.weight.device
-    plans: list[PrefillPlan] = []
-    hidden: list[Tensor] = []
-    for prompt in prompts:
-        plans.append(PrefillPlan())
-        out = backbone(input_ids=torch.tensor([prompt], device=device), use_cache=False, plan=plans[-1])
-        hidden.append(out.last_hidden_state[0, -1])
+    ends, hidden = cache.read(prompts)
     active = list(rows)
-    owners = [row.prompt for row in active]
     draws = torch.stack([row.draws for row in active]).to(device)
-    lengths = torch.tensor([len(prompts[owner]) for owner in owners], device=device)
-    plan = DecodePlan(plans, owners, sampling.max_new_tokens)
-    last = torch.stack(hidden).index_select(0, torch.tensor(owners, device=device))
+    lengths = torch.tensor([len(prompts[row.prompt]) for row in active], device=device)
+    plan = DecodePlan(cache, [ends[row.prompt] for row in active], sampling.max_new_tokens)
+    last = hidden.index_select(0, torch.tensor([row.prompt for row in active], device=device))
     for step in range(sampling.max_new_tokens):
         ids, log_probs = choose(head(last), draws[:, step], sampling)
         going = _take(active, ids.tolist(), log_probs.tolist(), ended)
@@ -176,7 +152,7 @@ def sample(
             active = [active[index] for index in going]
             kept = torch.tensor(going, device=device)
             draws, lengths, ids = draws.index_select(0, kept), lengths.index_select(0, kept), ids.index_select(0, kept)
-            plan.keep(kept, [row.prompt for row in active])
+            plan.keep(kept, [ends[row.prompt] for row in active])
         if step + 1 < sampling.max_new_tokens:
             plan.advance()
             out = backbone(input_ids=ids[:, None], position_ids=(lengths + step)[:, None], use_cache=False, plan=plan)

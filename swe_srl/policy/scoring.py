@@ -1,4 +1,4 @@
-"""A model and a packed row → the log-probability of each answer token. Logits exist only where there is a loss."""
+"""A model and a tree's row → the log-probability of each answer token. Logits exist only where there is a loss."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torch.utils.checkpoint import checkpoint
 
-from swe_srl.policy.packing import Packed
+from swe_srl.policy.tree import Row
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -18,23 +18,23 @@ LOGIT_CHUNK = 1024
 """Positions whose logits are held at once; 1,024 rows of 150,000 fp32 logits are 600 MB."""
 
 
-def token_log_probs(model: PreTrainedModel, packed: Packed, *, temperature: float = 1.0) -> Tensor:
-    """(N,) fp32 natural-log probabilities of `packed.targets` at `temperature`, with gradient."""
+def token_log_probs(model: PreTrainedModel, row: Row, *, temperature: float = 1.0) -> Tensor:
+    """(N,) fp32 natural-log probabilities of `row.targets` at `temperature`, with gradient."""
     backbone = model.base_model
     hidden = backbone(
-        input_ids=packed.input_ids, position_ids=packed.position_ids, use_cache=False, plan=packed.plan
+        input_ids=row.input_ids, position_ids=row.position_ids, use_cache=False, plan=row.plan
     ).last_hidden_state[0]
-    hidden = hidden.index_select(0, packed.sources)
+    hidden = hidden.index_select(0, row.sources)
     head = model.get_output_embeddings().weight
-    chunks = range(0, len(packed.targets), LOGIT_CHUNK)
+    chunks = range(0, len(row.targets), LOGIT_CHUNK)
     if len(chunks) == 1:
-        return _log_probs(hidden, head, packed.targets, temperature)
+        return _log_probs(hidden, head, row.targets, temperature)
     scores = [
         checkpoint(
             _log_probs,
             hidden[i : i + LOGIT_CHUNK],
             head,
-            packed.targets[i : i + LOGIT_CHUNK],
+            row.targets[i : i + LOGIT_CHUNK],
             temperature,
             use_reentrant=False,
         )

@@ -75,11 +75,18 @@ class JournaledPolicy:
         self._turn = 0
 
     def complete(
-        self, prompts: Sequence[Sequence[Message]], sampling: Sampling, *, num_samples: int = 1
+        self,
+        prompts: Sequence[Sequence[Message]],
+        sampling: Sampling,
+        *,
+        num_samples: int = 1,
+        seeds: Sequence[int] = (),
     ) -> list[list[Completion]]:
         """The next answer of this trajectory: one prompt, one sample. Raises BudgetReached before a call that could exceed the cap."""
         if len(prompts) != 1 or num_samples != 1:
             raise ValueError("a trajectory is taught one answer at a time")
+        if seeds:
+            sampling = sampling.model_copy(update={"seed": seeds[0]})
         turn, self._turn = self._turn, self._turn + 1
         known = self._journal.answer(self._trajectory_id, turn)
         if known is None:

@@ -37,7 +37,7 @@ class TeachConfig(Config):
     workers: int = Field(2, ge=1)
     """Episodes at once."""
     sampling: Sampling = Sampling(temperature=0.7, max_new_tokens=2048)
-    context: ContextConfig = ContextConfig(window=None)
+    context: ContextConfig = ContextConfig(window="all")
     """The teacher sees everything; what the student is shown is decided in training."""
     limits: AgentLimits = AgentLimits()
     sandbox: SandboxConfig = SandboxConfig()

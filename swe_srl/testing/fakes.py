@@ -146,11 +146,19 @@ class ScriptedPolicy:
         self._position = 0
 
     def complete(
-        self, prompts: Sequence[Sequence[Message]], sampling: Sampling, *, num_samples: int = 1
+        self,
+        prompts: Sequence[Sequence[Message]],
+        sampling: Sampling,
+        *,
+        num_samples: int = 1,
+        seeds: Sequence[int] = (),
     ) -> list[list[Completion]]:
         """Scripted answers; prompt and answer count one token per word."""
         self.calls.append(([list(prompt) for prompt in prompts], sampling))
-        return [[self._answer(prompt, sampling) for _ in range(num_samples)] for prompt in prompts]
+        return [
+            [self._answer(prompt, sampling.model_copy(update={"seed": seed})) for _ in range(num_samples)]
+            for prompt, seed in zip(prompts, seeds or [sampling.seed] * len(prompts), strict=True)
+        ]
 
     def close(self) -> None:
         """Nothing to free."""

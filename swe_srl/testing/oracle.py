@@ -2,7 +2,7 @@
 
 It speaks OpenAI's chat completions, so that everything between a teacher and its trajectories is the real thing. It keeps
 no state: it finds the task by the problem statement in the first user message, and goes through its work again up to
-the present turn with the observations of the dialogue, which must be shown in full (`window` = null).
+the present turn with the observations of the dialogue, which must be shown in full (`window` = "all").
 """
 
 from __future__ import annotations

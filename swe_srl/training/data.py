@@ -83,10 +83,17 @@ def _task(step: Step, known: Mapping[str, Task]) -> Task:
 
 
 class Cursor:
-    """An endless, seeded walk over the examples: every epoch is a new shuffle of all of them."""
+    """An endless, seeded walk over the examples: every epoch is a new shuffle of all trajectories.
 
-    def __init__(self, num_examples: int, seed: int, position: int = 0) -> None:
-        self._num_examples = num_examples
+    The steps of a trajectory come one after the other, so that a batch holds what shares a history.
+    """
+
+    def __init__(self, trajectories: Sequence[str], seed: int, position: int = 0) -> None:
+        """`trajectories`: the trajectory of each example."""
+        self._of: dict[str, list[int]] = defaultdict(list)
+        for index, trajectory_id in enumerate(trajectories):
+            self._of[trajectory_id].append(index)
+        self._num_examples = len(trajectories)
         self._seed = seed
         self.position = position
         """Examples handed out so far; all there is to know to go on."""
@@ -105,6 +112,6 @@ class Cursor:
         return taken
 
     def _order(self, epoch: int) -> list[int]:
-        order = list(range(self._num_examples))
-        random.Random(f"{self._seed}/{epoch}").shuffle(order)
-        return order
+        trajectories = sorted(self._of)
+        random.Random(f"{self._seed}/{epoch}").shuffle(trajectories)
+        return [index for trajectory_id in trajectories for index in self._of[trajectory_id]]

@@ -11,8 +11,8 @@ import torch
 
 from swe_srl.policy.load import load_student
 from swe_srl.policy.local import LocalPolicy
-from swe_srl.policy.packing import micro_batches, num_tokens, pack
 from swe_srl.policy.scoring import token_log_probs
+from swe_srl.policy.tree import TokenTree, micro_batches, num_plain_tokens
 from swe_srl.schema import Checkpoint
 from swe_srl.store import Run
 from swe_srl.training import checkpoint
@@ -44,7 +44,11 @@ def train(config: TrainConfig, examples: Sequence[Example], run: Run, *, progres
         max_prompt_tokens=config.max_prompt_tokens,
     )
     trainer = Trainer(
-        config, policy, make_algorithm(config, examples, policy), Cursor(len(examples), config.seed), total
+        config,
+        policy,
+        make_algorithm(config, examples, policy),
+        Cursor([example.step.trajectory_id for example in examples], config.seed),
+        total,
     )
     done = 0
     if found is not None:
@@ -81,6 +85,7 @@ class Trained(NamedTuple):
     clip_share: float
     negative_log_prob: float
     num_answer_tokens: int
+    num_tokens: int
 
 
 class Trainer:
@@ -105,10 +110,11 @@ class Trainer:
         sums = self._backward(batch)
         lr = learning_rate(self._config.optimizer, number, self._num_updates)
         norm = self._optimizer.step(lr)
+        self._policy.forget()
         return UpdateMetrics(
             update=number, num_updates=self._num_updates, loss=sums.loss, lr=lr, grad_norm=norm,
             entropy=sums.negative_log_prob / sums.num_answer_tokens, clip_share=sums.clip_share,
-            num_tokens=sum(num_tokens(group) for group in batch.groups), num_answer_tokens=sums.num_answer_tokens,
+            num_tokens=sums.num_tokens, num_plain_tokens=num_plain_tokens(batch.groups), num_answer_tokens=sums.num_answer_tokens,
             num_prompts_cut=self._policy.num_prompts_cut, cursor=self._cursor.position, collected=batch.metrics,
             collect_s=collected - begun, train_s=time.perf_counter() - collected,
         )  # fmt: skip
@@ -117,13 +123,12 @@ class Trainer:
         device = self._policy.model.device
         self._policy.model.train()
         loss_sum = clip_share = negative_log_prob = 0.0
-        num_answer_tokens = 0
+        num_answer_tokens = num_tokens = 0
         for indices in micro_batches(batch.groups, self._config.micro_batch_tokens):
             groups = [batch.groups[index] for index in indices]
             weights = torch.cat([batch.weights[index] for index in indices]).to(device)
-            log_probs = token_log_probs(
-                self._policy.model, pack(groups, device), temperature=self._algorithm.temperature
-            )
+            tree = TokenTree(groups)
+            log_probs = token_log_probs(self._policy.model, tree.row(device), temperature=self._algorithm.temperature)
             loss, clipped = self._algorithm.loss(log_probs, groups, weights)
             loss.backward()  # type: ignore[no-untyped-call]
             self._optimizer.accumulate()
@@ -131,7 +136,8 @@ class Trainer:
             clip_share += clipped.item()
             negative_log_prob -= log_probs.detach().sum().item()
             num_answer_tokens += len(log_probs)
-        return Trained(loss_sum, clip_share, negative_log_prob, num_answer_tokens)
+            num_tokens += tree.num_tokens
+        return Trained(loss_sum, clip_share, negative_log_prob, num_answer_tokens, num_tokens)
 
     def state(self) -> dict[str, Any]:
         """All that a resumed run needs beside the model's directory."""

@@ -26,7 +26,9 @@ class UpdateMetrics(Record):
     clip_share: float
     """Weighted share of tokens whose ratio was clipped."""
     num_tokens: int
-    """Through the model in the training pass; a prompt counts once for all its answers."""
+    """Through the model in the training pass: the tokens of the trees."""
+    num_plain_tokens: int = 0
+    """What the same batch would take as plain sequences, each prompt once for each of its answers."""
     num_answer_tokens: int
     """With a loss."""
     num_prompts_cut: int

@@ -105,7 +105,7 @@ def test_acting_after_the_end_is_a_mistake_of_the_caller():
         acting.act(Completion(text=SUBMIT))
 
 
-def lockstep(policy, boxes, **more):
+def lockstep(policy, boxes, sampling=None, **more):
     opened = {}
 
     def open_box(item):
@@ -115,7 +115,7 @@ def lockstep(policy, boxes, **more):
         opened[item.task_id] = box
         return box
 
-    found = list(run_episodes(policy, [task(name) for name in boxes], open_box, Sampling(), **more))
+    found = list(run_episodes(policy, [task(name) for name in boxes], open_box, sampling or Sampling(), **more))
     assert all(box.closed for box in opened.values())
     return {result.task.task_id: result for result in found}
 
@@ -135,10 +135,33 @@ def test_lock_step_asks_for_all_live_episodes_in_one_call_and_keeps_the_batch_fu
     turns = {"a": 0, "b": 3, "c": 1, "d": 1}
     policy = ScriptedPolicy(submits_after(turns))
     boxes = {name: FakeSandbox(answers={"ls": ""}) for name in turns}
-    results = lockstep(policy, boxes, max_parallel=2, context=ContextConfig(window=None))
+    results = lockstep(policy, boxes, max_parallel=2, context=ContextConfig(window="all"))
     assert {name: result.exit_status for name, result in results.items()} == dict.fromkeys(turns, "submitted")
     assert {name: len(result.turns) - 1 for name, result in results.items()} == turns
     assert [len(prompts) for prompts, _ in policy.calls] == [2, 2, 2, 2, 1]
+
+
+def test_an_answer_is_sampled_alike_whatever_else_is_live():
+    """A resumed evaluation has fewer episodes side by side; at temperature > 0 it must say the same as an unbroken one."""
+
+    def answer(prompt, sampling):
+        return (
+            SUBMIT
+            if sampling.seed == 10 + 2 * len(prompt[1]["content"].removeprefix("mend "))
+            else completion(f"echo {sampling.seed}")
+        )
+
+    def thoughts(max_parallel):
+        policy = ScriptedPolicy(answer)
+        boxes = {
+            name: FakeSandbox(answers={f"echo {10 + turn}": "" for turn in range(12)}) for name in ("a", "bb", "cccc")
+        }
+        sampling = Sampling(temperature=1.0, seed=10)
+        results = lockstep(policy, boxes, max_parallel=max_parallel, sampling=sampling)
+        return {name: [turn.command for turn in result.turns] for name, result in results.items()}
+
+    assert thoughts(1) == thoughts(3)
+    assert {name: len(turns) for name, turns in thoughts(3).items()} == {"a": 3, "bb": 5, "cccc": 9}
 
 
 def test_a_box_that_breaks_or_does_not_open_ends_its_own_episode_only():
@@ -149,7 +172,7 @@ def test_a_box_that_breaks_or_does_not_open_ends_its_own_episode_only():
         "d": FakeSandbox(answers={"ls": ""}),
     }
     policy = ScriptedPolicy(submits_after(dict.fromkeys(boxes, 2)))
-    results = lockstep(policy, boxes, max_parallel=1, context=ContextConfig(window=None))
+    results = lockstep(policy, boxes, max_parallel=1, context=ContextConfig(window="all"))
     assert [results[name].exit_status for name in "abcd"] == ["submitted", "", "", "submitted"]
     assert "gone" in results["b"].infra_failure
     assert "no box today" in results["c"].infra_failure

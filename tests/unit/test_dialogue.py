@@ -62,7 +62,7 @@ def test_the_window_shows_the_last_rounds_without_thoughts():
     assert messages[3]["content"] == "[exit 3]\no3"
     assert messages[5]["content"] == "[exit 4]\no4"
     assert not any("secret" in m["content"] for m in messages)
-    assert len(render(TASK, turns, ContextConfig(window=None))) == 12
+    assert len(render(TASK, turns, ContextConfig(window="all"))) == 12
     assert len(render(TASK, turns, ContextConfig(window=0))) == 2
 
 

@@ -209,7 +209,7 @@ def talk(asked, sampling, offset=0):
     turns, fixed = [], False
     for number in range(20):
         at = sampling.model_copy(update={"seed": sampling.seed + number})
-        [[answer]] = asked.complete([render(task, turns, ContextConfig(window=None))], at)
+        [[answer]] = asked.complete([render(task, turns, ContextConfig(window="all"))], at)
         command = parse(answer.text).command
         assert command, answer.text
         text = command.arguments.get("command", "")

@@ -110,11 +110,20 @@ def test_a_trajectory_with_a_hole_or_an_unknown_task_is_refused(tmp_path):
 
 
 def test_the_cursor_sees_every_example_once_an_epoch_and_goes_on_where_it_was():
-    cursor = Cursor(5, seed=1)
+    of = ["a", "b", "a", "c", "c"]
+    cursor = Cursor(of, seed=1)
     first, second = cursor.take(5), cursor.take(5)
     assert sorted(first) == sorted(second) == list(range(5))
     assert first != second
-    assert Cursor(5, seed=1, position=3).take(4) == (first + second)[3:7]
+    assert Cursor(of, seed=1, position=3).take(4) == (first + second)[3:7]
+
+
+def test_the_cursor_keeps_the_steps_of_a_trajectory_together():
+    of = [str(index // 4) for index in range(40)]
+    order = Cursor(of, seed=1).take(40)
+    assert [of[index] for index in order[::4]] != sorted(set(of), key=int)
+    for start in range(0, 40, 4):
+        assert order[start : start + 4] == list(range(order[start], order[start] + 4))
 
 
 # --- selection
