@@ -378,6 +378,21 @@ def test_samples_follow_the_models_distribution(student):
     assert set(nucleus.tolist()) == {2}
 
 
+def test_a_draw_finds_its_token_in_a_large_vocabulary():
+    from swe_srl.policy.sampler import choose
+
+    logits = torch.randn(300, 5003, generator=torch.Generator().manual_seed(0)) * 3
+    logits[:, 100:3000] = float("-inf")
+    draws = torch.rand(300, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    draws[:3] = torch.tensor([0.0, 1.0 - 1e-16, 0.5], dtype=torch.float64)
+    ids, log_probs = choose(logits, draws, Sampling(temperature=1.0))
+    running = logits.double().softmax(-1).cumsum(-1)
+    before = torch.where(ids > 0, running.gather(1, (ids - 1).clamp(min=0)[:, None])[:, 0], 0.0)
+    assert (before <= draws + 1e-6).all()
+    assert (running.gather(1, ids[:, None])[:, 0] >= draws - 1e-6).all()
+    assert log_probs.isfinite().all()
+
+
 def test_an_answer_stops_after_the_stop_text_or_at_the_end_of_the_turn(student):
     codec = student.codec
     stop = student._stopper("</function>")
