@@ -29,9 +29,10 @@ _TTY_NOTICE = re.compile(rb"bash: \[\d+: \d+ \(\d+\)\] tcsetattr: [^\n]*\n")
 SERVICE_TIMEOUT_S = 120.0
 """For what we ask of a box ourselves: reading, writing, diffs."""
 
-# $1: pid of the agent's shell, $2: hundredths of a second since the command began. Kills every process that began since
-# then, whatever its parent, group or session; older ones (a server started by an earlier command) live on. Only builtins:
-# a box at its limit of processes cannot fork. The shell is told first, so that it gives up the rest of the command.
+# $1: pid of the agent's shell, which is spared; $2: when the command began, in hundredths of a second since boot. Kills every
+# process that began since then, whatever its parent, group or session; older ones (a server started by an earlier command)
+# live on. Only builtins: a box at its limit of processes cannot fork. Many rounds: what is killed may have forked just
+# before, and on a busy machine takes its time to die.
 # `main` is the box's `sleep`, the first process after init: without it the box ends.
 # In /proc/PID/stat the start is field 22, in hundredths of a second since boot like /proc/uptime.
 _KILL = r"""
@@ -41,10 +42,8 @@ for pid in /proc/[0-9]*; do
   (( pid > 1 && (main == 0 || pid < main) )) && main=$pid
 done
 kill_since() {
-  local shell=$1 up rest line pid start round found
-  read -r up rest </proc/uptime; up=$(( 10#${up/./} - $2 ))
-  kill -USR1 "$shell"
-  for round in 1 2 3 4 5 6 7 8; do
+  local shell=$1 since=$2 rest line pid start round found
+  for (( round = 0; round < 100; round++ )); do
     found=0
     for pid in /proc/[0-9]*; do
       pid=${pid#/proc/}
@@ -53,7 +52,7 @@ kill_since() {
       line=${line##*) }
       [[ $line == Z* ]] && continue
       rest=($line); start=${rest[19]}
-      (( start >= up )) && kill -9 "$pid" && found=1
+      (( start >= since )) && kill -9 "$pid" && found=1
     done
     (( found )) || return 0
   done 2>/dev/null
@@ -233,18 +232,30 @@ class DockerSandbox:
             self._shell = Shell(self._client, self.container_id, where)
         except SandboxError:
             # At its limit of processes (a fork bomb in the background) a box takes no new shell: end everything in it.
-            self.serve("kill_since 0 999999999")
+            self.serve("kill_since 0 0")
             self._shell = Shell(self._client, self.container_id, where)
 
     def _kill_since(self, shell: Shell, began: float) -> None:
         """Kill what was started since `began`; the shell goes on, with its state, unless it does not let go of the command."""
+        since = self._box_time(began)
         for patience_s in (0.5, 1.5):
-            elapsed_cs = int((time.monotonic() - began) * 100) + 5
-            self.serve(f"kill_since {shell.pid} {elapsed_cs}")
+            # The shell is told first, so that it gives up the rest of the command.
+            self.serve(f"kill -USR1 {shell.pid}; kill_since {shell.pid} {since}")
             if shell.catch_up(patience_s):
+                # It may have started one more process before it heard.
+                self.serve(f"kill_since {shell.pid} {since}")
                 return
-        self.serve(f"kill -9 {shell.pid}; kill_since {shell.pid} {elapsed_cs}; :")
+        self.serve(f"kill -9 {shell.pid}; kill_since {shell.pid} {since}; :")
         self._restart_shell(shell.cwd)
+
+    def _box_time(self, moment: float) -> int:
+        """`moment` of our monotonic clock in hundredths of a second since the box's machine booted: rather early than late."""
+        ahead_s = []
+        # On a busy machine an answer may come late and make the box's clock look slow; the best of three.
+        for _ in range(3):
+            answer = self.serve("read -r up _ </proc/uptime; builtin printf %s $up")
+            ahead_s.append(float(answer.output) - time.monotonic())
+        return int((moment + max(ahead_s)) * 100) - 1
 
 
 _cpus: dict[int, float] = {}
