@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,7 +25,9 @@ from swe_srl.testing import ScriptedPolicy, completion
 pytestmark = pytest.mark.docker
 
 ROOT = Path(__file__).parents[2]
-IMAGE = "swe-srl/grading-test:latest"
+# Every run has images of its own: one that runs beside it must not remove them.
+RUN = uuid.uuid4().hex[:12]
+IMAGE = f"swe-srl/grading-test:{RUN}"
 
 GOLD = """\
 diff --git a/add.py b/add.py
@@ -38,6 +41,7 @@ diff --git a/add.py b/add.py
 
 DOCKERFILE = r"""
 FROM {base}
+LABEL run={run}
 WORKDIR /testbed
 RUN printf 'def add(a, b):\n    return a - b\n' > add.py \
  && printf 'from add import add\ngood = add(1, 2) == 3\nprint(["FAILED", "PASSED"][good], "t.py::two")\nprint("PASSED t.py::old")\nraise SystemExit(not good)\n' > t.py \
@@ -64,7 +68,7 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     ).stdout.split()[-1]
     from swe_srl.runtime.images import build_image
 
-    (folder / "Dockerfile").write_text(DOCKERFILE.format(base=base))
+    (folder / "Dockerfile").write_text(DOCKERFILE.format(base=base, run=RUN))
     build_image(folder, IMAGE, {})
     row = {
         "instance_id": "demo__add-1", "repo": "demo/add", "version": "1", "base_commit": "HEAD", "problem_statement": "add subtracts",

@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import tarfile
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from swe_srl.making.recipe import Recipe, load_recipe
 
 pytestmark = pytest.mark.docker
 
+# Stands in the repository, so that every run has commits and images of its own: one that runs beside it must not remove them.
+RUN = uuid.uuid4().hex
 MODULE = """\
 def clamp(value, low, high):
     if value < low:
@@ -69,7 +72,7 @@ def put_sdist(cache: Path) -> str:
     """Put a source distribution where a download would have put it; its digest."""
     data = io.BytesIO()
     with tarfile.open(fileobj=data, mode="w") as archive:
-        for name, text in {"tiny.py": MODULE, "tests/test_tiny.py": TESTS}.items():
+        for name, text in {"tiny.py": MODULE, "tests/test_tiny.py": TESTS, "run": RUN}.items():
             member = tarfile.TarInfo(f"tiny-1.0/{name}")
             member.size, member.mtime = len(text), 1_700_000_000
             archive.addfile(member, io.BytesIO(text.encode()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +16,9 @@ from swe_srl.store import Run
 
 pytestmark = pytest.mark.docker
 
-IMAGE = "swe-srl/teach-test:latest"
+# Every run has an image of its own: one that runs beside it must not remove it.
+RUN = uuid.uuid4().hex[:12]
+IMAGE = f"swe-srl/teach-test:{RUN}"
 CODE = "def other(n):\n    if n < 0:\n        return 0\n    return n\n\n\ndef add(a, b):\n    if a is None:\n        return b\n    return a - b\n"
 # A runner of one test that says what pytest would say: the base image has no pytest.
 RUNNER = """\
@@ -57,7 +60,7 @@ def rows(base_image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     (folder / "add.py").write_text(CODE)
     (folder / "pytest.py").write_text(RUNNER)
     (folder / "Dockerfile").write_text(
-        f"FROM {base_image}\nWORKDIR /testbed\nCOPY add.py pytest.py /testbed/\n"
+        f"FROM {base_image}\nLABEL run={RUN}\nWORKDIR /testbed\nCOPY add.py pytest.py /testbed/\n"
         "RUN command -v python || ln -s $(command -v python3) /usr/local/bin/python\n"
         "RUN git init -q && git add -A && git -c user.name=x -c user.email=x@example.org commit -qm start\n"
     )

@@ -6,6 +6,7 @@ import gc
 import os
 import subprocess
 import sys
+import uuid
 import weakref
 
 import pytest
@@ -286,8 +287,8 @@ def test_an_image_is_built_from_its_context_or_said_to_be_missing(base_image, tm
     from swe_srl.runtime.engine import client
     from swe_srl.runtime.images import ensure_image, has_image
 
-    tag = "swe-srl/test-ensure:1"
-    (tmp_path / "Dockerfile").write_text(f"FROM {base_image}\nRUN echo made > /made\n")
+    tag = f"swe-srl/test-ensure:{uuid.uuid4().hex[:12]}"
+    (tmp_path / "Dockerfile").write_text(f"FROM {base_image}\nRUN echo {tag} > /made\n")
     try:
         ensure_image(tag, str(tmp_path))
         assert has_image(tag)
