@@ -10,7 +10,7 @@ import uuid
 import weakref
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from swe_srl.errors import EngineUnavailable, ImageMissing
@@ -238,6 +238,7 @@ def test_an_unknown_editor_command_is_refused_with_the_known_ones():
     assert "view, create, str_replace, insert, undo_edit" in said
 
 
+@settings(deadline=None)
 @given(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=60))
 def test_quoting_is_one_line_and_bash_reads_it_back(text):
     from swe_srl.runtime.shell import quote
