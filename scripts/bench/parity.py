@@ -34,14 +34,12 @@ def wrong_patches(gold: str) -> dict[str, str]:
         count = len(text.splitlines())
         return f"diff --git a/{name} b/{name}\nnew file mode 100644\n--- /dev/null\n+++ b/{name}\n@@ -0,0 +1,{count} @@\n{body}"
 
-    changed = [line for line in gold.splitlines() if line.startswith("-") and not line.startswith("---")]
-    garbled = "\n".join(f"-{'x' * 40}" if line in changed else line for line in gold.splitlines()) + "\n"
     return {
         "beside-the-point": new_file("NOTES-of-the-agent.txt", "I looked around and found nothing."),
         "breaks-everything": new_file(f"{package}/sitecustomize.py", "raise SystemExit(3)")
         + new_file("conftest.py", "raise RuntimeError('broken by the patch')"),
         "leaves-early": new_file("conftest.py", "import os\n\nos._exit(0)"),
-        "does-not-apply": garbled if changed else gold.replace("@@ -", "@@ -9"),
+        "does-not-apply": gold.replace(target, f"{package}/no_such_file.py"),
         "is-no-diff": "I think that the bug is in the comparison.\n",
     }
 

@@ -63,8 +63,17 @@ class PrefixCache:
         last = [self._hidden[end.node][end.depth - 1 - self._forest.nodes[end.node].depth] for end in ends]
         return ends, torch.stack(last)
 
-    def past(self, layer: int, end: End) -> list[Past]:
-        """What stands on the path to `end`, in pieces."""
+    def past(self, layer: int, end: End) -> Past:
+        """All that stands on the path to `end`, in one piece, in no order that matters."""
+        pieces = self.pieces(layer, end)
+        if len(pieces) == 1:
+            return pieces[0]
+        return Past(
+            torch.cat([piece.keys for piece in pieces], dim=2), torch.cat([piece.values for piece in pieces], dim=2)
+        )
+
+    def pieces(self, layer: int, end: End) -> list[Past]:
+        """What stands on the path to `end`, without a copy."""
         held = self._layers[layer]
         return [
             Past(held[node].keys[:, :, :count], held[node].values[:, :, :count])
@@ -110,7 +119,7 @@ class _ReadPlan:
         for growth in self._batch:
             part = slice(start, start := start + growth.stop - growth.start)
             # A batch stands in the order in which its tokens were added, so what a node stands on is kept before it.
-            before = self._cache.past(layer, End(growth.node, growth.start))
+            before = self._cache.pieces(layer, End(growth.node, growth.start))
             self._cache.keep(layer, growth.node, key[:, :, part], value[:, :, part])
             out, lse = _causal(query[:, :, part], key[:, :, part], value[:, :, part], scale)
             for past in before:

@@ -18,7 +18,7 @@ from torch.nn.functional import pad
 
 from swe_srl.policy.attention import join, over
 from swe_srl.policy.base import Sampling
-from swe_srl.policy.cache import PrefixCache
+from swe_srl.policy.cache import Past, PrefixCache
 from swe_srl.policy.tree import End
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ class DecodePlan:
         self._cache = cache
         self._capacity = capacity
         self._own: list[tuple[Tensor, Tensor]] = []
+        self._pasts: list[dict[End, Past]] = []
         self._length = 0
         self._spans = _spans(ends)
 
@@ -64,6 +65,8 @@ class DecodePlan:
         if layer == len(self._own):
             shape = (key.shape[0], key.shape[1], self._capacity, key.shape[3])
             self._own.append((key.new_empty(shape), value.new_empty(shape)))
+            # What a prompt has read lies in pieces. Laid together once, it takes one call of the kernel for each token.
+            self._pasts.append({end: self._cache.past(layer, end) for end, _ in self._spans})
         keys, values = self._own[layer]
         keys[:, :, self._length - 1] = key[:, :, 0]
         values[:, :, self._length - 1] = value[:, :, 0]
@@ -73,13 +76,8 @@ class DecodePlan:
         past, past_lse = torch.empty_like(out), torch.empty_like(lse)
         for end, span in self._spans:
             # All rows of one prompt become the tokens of one query over it.
-            asked = (
-                query[span].reshape(-1, kv_heads, heads // kv_heads, dim).transpose(0, 1).reshape(1, kv_heads, -1, dim)
-            )
-            pieces = (over(asked, held.keys, held.values, scale) for held in self._cache.past(layer, end))
-            seen, seen_lse = next(pieces)
-            for piece in pieces:
-                seen, seen_lse = join(seen, seen_lse, *piece)
+            asked = query[span].reshape(-1, kv_heads, heads // kv_heads, dim).transpose(0, 1)
+            seen, seen_lse = over(asked.reshape(1, kv_heads, -1, dim), *self._pasts[layer][end], scale)
             size = span.stop - span.start
             past[span] = seen.reshape(kv_heads, size, -1, dim).transpose(0, 1).reshape(size, heads, 1, dim)
             past_lse[span] = seen_lse.reshape(kv_heads, size, -1).transpose(0, 1).reshape(size, heads, 1)
