@@ -58,6 +58,9 @@ class ContextConfig(Config):
     """A longer observation keeps its first and last halves of this many characters."""
     max_statement_chars: int = 3000
     """A longer problem statement is cut likewise."""
+    steady: bool = True
+    """Show the durations of test runs and the addresses of objects as zero: they differ from run to run, and with them
+    would every answer that is sampled after them."""
 
 
 class Parsed(NamedTuple):
@@ -76,6 +79,10 @@ def shorten(text: str, limit: int) -> str:
     return f"{text[:head]}\n[… {len(text) - head - tail} characters left out …]\n{text[-tail:] if tail else ''}"
 
 
+_UNSTEADY = ((re.compile(r"(?<= in )\d+\.\d+s\b"), "0.00s"), (re.compile(r"(?<= at )0x[0-9a-f]{8,16}\b"), "0x0"))
+"""pytest's `1 passed in 0.12s`, Python's `<function f at 0x7f0123456789>`."""
+
+
 def format_observation(turn: Turn, context: ContextConfig) -> str:
     """What the model is told after an action."""
     if turn.timed_out:
@@ -84,7 +91,11 @@ def format_observation(turn: Turn, context: ContextConfig) -> str:
         status = "[no exit code]"
     else:
         status = f"[exit {turn.exit_code}]"
-    return f"{status}\n{shorten(turn.observation.rstrip(), context.max_observation_chars)}".rstrip()
+    observation = turn.observation.rstrip()
+    if context.steady:
+        for pattern, replacement in _UNSTEADY:
+            observation = pattern.sub(replacement, observation)
+    return f"{status}\n{shorten(observation, context.max_observation_chars)}".rstrip()
 
 
 def format_action(command: Command) -> str:

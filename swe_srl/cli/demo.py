@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Annotated, NamedTuple
 
 import typer
+from pydantic import Field
 
 from swe_srl.cli.console import say
-from swe_srl.settings import Config
+from swe_srl.settings import Config, load
+from swe_srl.training.config import TrainConfig
 
 
 class DemoConfig(Config):
@@ -36,6 +38,8 @@ class DemoConfig(Config):
     """Preset of the warm start."""
     srl: str
     """Preset of SRL on top of it."""
+    longer: float = Field(1.0, gt=0)
+    """Both trainings take this many times the updates of their presets."""
     mode: str
     """Preset of the agent mode in which all three models are measured."""
     workers: int = 2
@@ -75,21 +79,20 @@ def stages(config: DemoConfig, out: Path) -> Iterator[Stage]:
         ("SFT warm start", "sft", config.sft, config.student),
         ("SRL on top of it", "sft+srl", config.srl, str(out / "sft")),
     ):
-        arguments = (
-            "train",
-            preset,
-            "--model",
-            start,
-            "--steps",
-            str(steps),
-            "--tasks",
-            train,
-            "--out",
-            str(out / name),
-        )
-        yield Stage(title, arguments)
+        inputs = ("--model", start, "--steps", str(steps), "--tasks", train, "--out", str(out / name))
+        yield Stage(title, ("train", preset, *_longer(preset, config.longer), *inputs))
         models[name] = str(out / name)
     yield from _measure(config, out, test, models)
+
+
+def _longer(preset: str, factor: float) -> tuple[str, ...]:
+    """The option that makes a training preset's run so many times as long."""
+    config = load(TrainConfig, preset)
+    if factor == 1.0:
+        return ()
+    if config.updates is None:
+        return ("--set", f"epochs={factor * config.epochs:g}")
+    return ("--set", f"updates={max(1, round(factor * config.updates))}")
 
 
 def _measure(config: DemoConfig, out: Path, tasks: str, models: dict[str, str]) -> Iterator[Stage]:
@@ -122,8 +125,6 @@ def demo(
     dry_run: Annotated[bool, typer.Option(help="Print the commands and run none.")] = False,
 ) -> None:
     """The whole pipeline, small and real: tasks, teacher, replay, SFT, SRL, evaluation, report."""
-    from swe_srl.settings import load
-
     plan = list(stages(load(DemoConfig, preset, set_ or ()), out))
     begun = time.monotonic()
     for number, stage in enumerate(plan, start=1):

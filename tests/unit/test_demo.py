@@ -59,3 +59,12 @@ def test_the_student_acts_and_is_measured_in_the_context_it_was_trained_in():
     contexts = [read_toml(name)["context"] for name in (config.sft, config.srl, config.mode)]
     assert contexts[0] == contexts[1] == contexts[2]
     assert config.agreement["context.max_observation_chars"] == contexts[0]["max_observation_chars"]
+
+
+def test_a_longer_demo_differs_in_the_updates_of_its_trainings_alone():
+    longer = list(stages(load(DemoConfig, "demo", ["longer=2.5"]), OUT))
+    changed = [(stage.arguments, other.arguments) for stage, other in zip(PLAN, longer, strict=True) if stage != other]
+    assert [stage[0] for stage, _ in changed] == ["train", "train"]
+    for stage, other in changed:
+        updates = read_toml(stage[1])["updates"]
+        assert other == (*stage[:2], "--set", f"updates={round(2.5 * updates)}", *stage[2:])

@@ -66,6 +66,19 @@ def test_the_window_shows_the_last_rounds_without_thoughts():
     assert len(render(TASK, turns, ContextConfig(window=0))) == 2
 
 
+def test_what_a_model_is_shown_does_not_depend_on_the_machines_speed_or_its_memory():
+    runs = [
+        f"FAILED <function f at {at}> took 1.5s\n1 failed in {took}"
+        for at, took in (("0x7f0123456789", "0.12s"), ("0x7fffa123bcd0", "1.03s"))
+    ]
+    shown = {
+        render(TASK, [Turn(command=LS, observation=run, exit_code=1)], ContextConfig())[3]["content"] for run in runs
+    }
+    assert shown == {"[exit 1]\nFAILED <function f at 0x0> took 1.5s\n1 failed in 0.00s"}
+    raw = ContextConfig(steady=False)
+    assert "0.12s" in render(TASK, [Turn(command=LS, observation=runs[0], exit_code=1)], raw)[3]["content"]
+
+
 def test_a_long_observation_keeps_its_head_and_tail_and_says_how_much_is_missing():
     text = shorten("a" * 100 + "b" * 100, 20)
     assert text == "a" * 10 + "\n[… 180 characters left out …]\n" + "b" * 10
