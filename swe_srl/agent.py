@@ -251,13 +251,15 @@ def run_episodes(
     limits: AgentLimits | None = None,
     max_parallel: int = 8,
     record_trees: bool = False,
+    on_turn: Callable[[], None] | None = None,
 ) -> Iterator[EpisodeResult]:
     """Drive one episode per task in lock-step; yield each result when it is ready.
 
     Each round asks the policy for the next action of every live episode in one call, then runs the actions in threads.
     A finished episode frees its box and makes room for the next task, so that the batch stays full. Turn i of an
     episode is sampled with `sampling.seed` + i, as in `run_episode`. An episode whose box breaks ends with `infra_failure` and disturbs no other; a policy that
-    cannot be reached raises EndpointError and ends them all. No box stays open, however this ends.
+    cannot be reached raises EndpointError and ends them all. No box stays open, however this ends. `on_turn` is called
+    for each turn that was taken.
     """
     context, limits = context or ContextConfig(), limits or AgentLimits()
     source = enumerate(tasks)
@@ -288,6 +290,8 @@ def run_episodes(
             for outcome in fan_out(_advance, acting, workers=max_parallel):
                 episode = outcome.item[0]
                 result = episode.broken(outcome.failure) if outcome.failure else outcome.value
+                if on_turn and not outcome.failure:
+                    on_turn()
                 if result:
                     live.pop(episode.index).sandbox.close()
                     yield result

@@ -44,7 +44,7 @@ def predict(
     run = Run(out)
     acting = load_policy(policy, model=model)
     try:
-        with progress("predicting", len(chosen)) as advance:
+        with progress("predicting (turns)") as advance:
             found = predict_all(chosen, acting, config, run, model=name, progress=advance)
     finally:
         acting.close()

@@ -38,7 +38,7 @@ def predict(
         run: where it is written.
         model: the name in the predictions; the policy's own where empty.
         open_box: opens a fresh box of a task; Docker boxes by `config.sandbox` where None.
-        progress: is told (done, total).
+        progress: is told (done, total) in turns; a finished task counts as all the turns it could have taken.
 
     Raises:
         UserError: the run was started with other settings, or another process works in it.
@@ -49,17 +49,16 @@ def predict(
         run.remember(SETTINGS, {"model": model, **config.model_dump(mode="json", exclude={"max_parallel"})})
         found = {item.task_id: item for item in run.read(PREDICTIONS, Prediction) if not item.infra_failure}
         pending = [task for task in tasks if task.task_id not in found]
-        done = len(tasks) - len(pending)
+        turns = _Turns(len(tasks), config.limits.max_turns, progress)
+        turns.finish(len(tasks) - len(pending))
         with run.append(PREDICTIONS, Prediction) as predictions, run.append(EPISODES, Trajectory) as episodes:
-            for result in _act(pending, policy, config, open_box or docker_box(config.sandbox)):
+            for result in _act(pending, policy, config, open_box or docker_box(config.sandbox), turns):
                 prediction = result.prediction(model)
                 # the prediction is written last: it is what marks the task as done
                 episodes.write(_trajectory(result, model))
                 predictions.write(prediction)
                 found[prediction.task_id] = prediction
-                done += 1
-                if progress:
-                    progress(done, len(tasks))
+                turns.finish(1, len(result.turns))
         ordered = [found[task.task_id] for task in tasks]
         write_json(
             run.path / "preds.json", {item.task_id: _swe_bench(item) for item in ordered if not item.infra_failure}
@@ -80,7 +79,32 @@ def docker_box(config: SandboxConfig) -> OpenBox:
     return open_box
 
 
-def _act(tasks: Sequence[Task], policy: Policy, config: EvaluationMode, open_box: OpenBox) -> Iterator[EpisodeResult]:
+class _Turns:
+    """How far an evaluation is."""
+
+    def __init__(self, num_tasks: int, max_turns: int, progress: Callable[[int, int], None] | None) -> None:
+        self._total = num_tasks * max_turns
+        self._max_turns = max_turns
+        self._progress = progress
+        self._done = 0
+
+    def take(self) -> None:
+        """One turn was taken."""
+        self._advance(1)
+
+    def finish(self, num_tasks: int, num_turns: int = 0) -> None:
+        """So many tasks are done, for which `num_turns` turns were counted."""
+        self._advance(num_tasks * self._max_turns - num_turns)
+
+    def _advance(self, num_turns: int) -> None:
+        self._done += num_turns
+        if self._progress:
+            self._progress(self._done, self._total)
+
+
+def _act(
+    tasks: Sequence[Task], policy: Policy, config: EvaluationMode, open_box: OpenBox, turns: _Turns
+) -> Iterator[EpisodeResult]:
     yield from run_episodes(
         policy,
         tasks,
@@ -89,6 +113,7 @@ def _act(tasks: Sequence[Task], policy: Policy, config: EvaluationMode, open_box
         context=config.context,
         limits=config.limits,
         max_parallel=config.max_parallel,
+        on_turn=turns.take,
     )
 
 

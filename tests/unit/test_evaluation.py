@@ -54,6 +54,28 @@ def look_then_submit(prompt: Sequence[Message]) -> str:
     return SUBMIT if any("file.py" in message["content"] for message in prompt) else LOOK
 
 
+def test_progress_is_told_in_turns_and_ends_at_all_of_them(tmp_path: Path) -> None:
+    told: list[tuple[int, int]] = []
+    tasks, config = (
+        [make_task(name) for name in "abc"],
+        mode_config("agent", {"limits": {"max_turns": 5}, "max_parallel": 2}),
+    )
+    for chosen in (tasks[:1], tasks):
+        told.clear()
+        predict(
+            chosen,
+            say(look_then_submit),
+            config,
+            Run(tmp_path),
+            open_box=make_box,
+            progress=lambda *now: told.append(now),
+        )
+        assert told[-1] == (5 * len(chosen), 5 * len(chosen))
+        assert [done for done, _ in told] == sorted(done for done, _ in told)
+    assert told[0] == (5, 15), "what was done before counts from the start"
+    assert (6, 15) in told
+
+
 def test_episodes_run_side_by_side_and_are_written_for_swebench_and_for_us(tmp_path: Path) -> None:
     policy, boxes = say(look_then_submit), [make_box() for _ in range(3)]
     free = iter(boxes)
