@@ -89,6 +89,9 @@ class TrainConfig(Config):
     device: str = "auto"
     """`auto`, `cpu`, `cuda` …"""
     seed: int = 0
+    shuffle: Literal["trajectories", "steps"] = "trajectories"
+    """What an epoch mixes. `trajectories`: the steps of one come together, so that their history goes through the model
+    once; right for batches that hold many. `steps`: every step by itself; a small batch is more varied, and costs more."""
     epochs: float = Field(3.0, gt=0)
     """Times the steps are gone through, counted in kept groups for SRL; decides the number of updates where `updates` is null."""
     updates: int | None = Field(None, ge=1)

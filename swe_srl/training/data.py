@@ -83,17 +83,14 @@ def _task(step: Step, known: Mapping[str, Task]) -> Task:
 
 
 class Cursor:
-    """An endless, seeded walk over the examples: every epoch is a new shuffle of all trajectories.
+    """An endless, seeded walk over the examples: every epoch is a new shuffle of all units, each of which stays together."""
 
-    The steps of a trajectory come one after the other, so that a batch holds what shares a history.
-    """
-
-    def __init__(self, trajectories: Sequence[str], seed: int, position: int = 0) -> None:
-        """`trajectories`: the trajectory of each example."""
+    def __init__(self, units: Sequence[str], seed: int, position: int = 0) -> None:
+        """`units`: what each example belongs to, its trajectory or itself."""
         self._of: dict[str, list[int]] = defaultdict(list)
-        for index, trajectory_id in enumerate(trajectories):
-            self._of[trajectory_id].append(index)
-        self._num_examples = len(trajectories)
+        for index, unit in enumerate(units):
+            self._of[unit].append(index)
+        self._num_examples = len(units)
         self._seed = seed
         self.position = position
         """Examples handed out so far; all there is to know to go on."""
@@ -112,6 +109,6 @@ class Cursor:
         return taken
 
     def _order(self, epoch: int) -> list[int]:
-        trajectories = sorted(self._of)
-        random.Random(f"{self._seed}/{epoch}").shuffle(trajectories)
-        return [index for trajectory_id in trajectories for index in self._of[trajectory_id]]
+        units = sorted(self._of)
+        random.Random(f"{self._seed}/{epoch}").shuffle(units)
+        return [index for unit in units for index in self._of[unit]]

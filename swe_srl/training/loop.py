@@ -43,13 +43,7 @@ def train(config: TrainConfig, examples: Sequence[Example], run: Run, *, progres
         device=config.device,
         max_prompt_tokens=config.max_prompt_tokens,
     )
-    trainer = Trainer(
-        config,
-        policy,
-        make_algorithm(config, examples, policy),
-        Cursor([example.step.trajectory_id for example in examples], config.seed),
-        total,
-    )
+    trainer = Trainer(config, policy, make_algorithm(config, examples, policy), _cursor(config, examples), total)
     done = 0
     if found is not None:
         done = found[1].update
@@ -69,6 +63,12 @@ def train(config: TrainConfig, examples: Sequence[Example], run: Run, *, progres
     if progress is not None:
         progress(total, total)
     return path
+
+
+def _cursor(config: TrainConfig, examples: Sequence[Example]) -> Cursor:
+    if config.shuffle == "steps":
+        return Cursor([example.step.step_id for example in examples], config.seed)
+    return Cursor([example.step.trajectory_id for example in examples], config.seed)
 
 
 def make_algorithm(config: TrainConfig, examples: Sequence[Example], policy: LocalPolicy) -> Algorithm:
