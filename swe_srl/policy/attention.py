@@ -218,19 +218,26 @@ def _fold(grad: Tensor, groups: int) -> Tensor:
     return grad if groups == 1 else grad.reshape(grad.shape[0], -1, groups, *grad.shape[2:]).sum(dim=2)
 
 
-def over(query: Tensor, key: Tensor, value: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-    """Inference: queries that see all keys → attention and its log-sum-exp (batch, heads, tokens). Keys may have fewer heads."""
+def over(query: Tensor, key: Tensor, value: Tensor, scale: float, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Inference: queries that see all keys → attention and its log-sum-exp (batch, heads, tokens). Keys may have fewer heads.
+
+    `mask`, (batch, 1, 1, keys), is added to the scores: minus infinity hides a key.
+    """
     if query.device.type != "cpu":
-        return _over_reference(query, key, value, scale)
+        return _over_reference(query, key, value, scale, mask)
     # The query heads that share a key head lie side by side as if they were tokens: each key is read once.
     batch, heads, tokens, dim = query.shape
     folded = query.reshape(batch, key.shape[1], -1, dim)
-    out, lse = flash(folded, key, value, 0.0, False, scale=scale)
+    out, lse = flash(folded, key, value, 0.0, False, attn_mask=mask, scale=scale)
     return out.reshape(batch, heads, tokens, dim), lse.reshape(batch, heads, tokens)
 
 
-def _over_reference(query: Tensor, key: Tensor, value: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+def _over_reference(
+    query: Tensor, key: Tensor, value: Tensor, scale: float, mask: Tensor | None
+) -> tuple[Tensor, Tensor]:
     groups = query.shape[1] // key.shape[1]
     key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
     scores = (query.float() @ key.float().transpose(-1, -2)) * scale
+    if mask is not None:
+        scores = scores + mask
     return (scores.softmax(-1) @ value.float()).to(query.dtype), scores.logsumexp(-1)

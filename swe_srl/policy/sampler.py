@@ -8,7 +8,7 @@ on what else is in the batch.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -45,20 +45,23 @@ class DecodePlan:
     def __init__(self, cache: PrefixCache, ends: Sequence[End], capacity: int) -> None:
         """`ends`: where each row's prompt ends, rows of one prompt together; `capacity`: tokens that a row may have of its own."""
         self._cache = cache
+        self._ends = list(ends)
+        self._make = _Padded if len(set(ends)) == len(ends) else _ByPrompt
         self._capacity = capacity
         self._own: list[tuple[Tensor, Tensor]] = []
-        self._pasts: list[dict[End, Past]] = []
+        self._pasts: list[_Padded | _ByPrompt] = []
         self._length = 0
-        self._spans = _spans(ends)
 
     def advance(self) -> None:
         """Make room for the next token; call before each call of the model."""
         self._length += 1
 
-    def keep(self, rows: Tensor, ends: Sequence[End]) -> None:
-        """Drop all rows but `rows`, whose prompts end at `ends`."""
+    def keep(self, rows: Tensor) -> None:
+        """Drop all rows but `rows`, which are in ascending order."""
+        self._ends = [self._ends[row] for row in rows.tolist()]
         self._own = [(key.index_select(0, rows), value.index_select(0, rows)) for key, value in self._own]
-        self._spans = _spans(ends)
+        for past in self._pasts:
+            past.keep(rows)
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
         """See Plan; one token a row."""
@@ -66,22 +69,69 @@ class DecodePlan:
             shape = (key.shape[0], key.shape[1], self._capacity, key.shape[3])
             self._own.append((key.new_empty(shape), value.new_empty(shape)))
             # What a prompt has read lies in pieces. Laid together once, it takes one call of the kernel for each token.
-            self._pasts.append({end: self._cache.past(layer, end) for end, _ in self._spans})
+            self._pasts.append(self._make(self._ends, {end: self._cache.past(layer, end) for end in set(self._ends)}))
         keys, values = self._own[layer]
         keys[:, :, self._length - 1] = key[:, :, 0]
         values[:, :, self._length - 1] = value[:, :, 0]
-        out, lse = over(query, keys[:, :, : self._length], values[:, :, : self._length], scale)
+        own = over(query, keys[:, :, : self._length], values[:, :, : self._length], scale)
+        return join(*own, *self._pasts[layer].seen_by(query, scale))[0]
+
+
+class _ByPrompt:
+    """What several rows of one prompt have before them stands once: they become the tokens of one query over it."""
+
+    def __init__(self, ends: Sequence[End], pasts: Mapping[End, Past]) -> None:
+        self._pasts = pasts
+        self._ends = list(ends)
+        self._spans = _spans(self._ends)
+
+    def keep(self, rows: Tensor) -> None:
+        self._ends = [self._ends[row] for row in rows.tolist()]
+        self._spans = _spans(self._ends)
+
+    def seen_by(self, query: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+        outs, lses = [], []
         heads, dim = query.shape[1], query.shape[3]
-        kv_heads = key.shape[1]
-        past, past_lse = torch.empty_like(out), torch.empty_like(lse)
         for end, span in self._spans:
-            # All rows of one prompt become the tokens of one query over it.
-            asked = query[span].reshape(-1, kv_heads, heads // kv_heads, dim).transpose(0, 1)
-            seen, seen_lse = over(asked.reshape(1, kv_heads, -1, dim), *self._pasts[layer][end], scale)
-            size = span.stop - span.start
-            past[span] = seen.reshape(kv_heads, size, -1, dim).transpose(0, 1).reshape(size, heads, 1, dim)
-            past_lse[span] = seen_lse.reshape(kv_heads, size, -1).transpose(0, 1).reshape(size, heads, 1)
-        return join(out, lse, past, past_lse)[0]
+            past, size = self._pasts[end], span.stop - span.start
+            kv_heads = past.keys.shape[1]
+            asked = query[span].reshape(size, kv_heads, heads // kv_heads, dim).transpose(0, 1)
+            out, lse = over(asked.reshape(1, kv_heads, -1, dim), past.keys, past.values, scale)
+            outs.append(out.reshape(kv_heads, size, -1, dim).transpose(0, 1).reshape(size, heads, 1, dim))
+            lses.append(lse.reshape(kv_heads, size, -1).transpose(0, 1).reshape(size, heads, 1))
+        return torch.cat(outs), torch.cat(lses)
+
+
+class _Padded:
+    """Every row has a prompt of its own: all pasts side by side, padded to the longest, one call of the kernel for all."""
+
+    def __init__(self, ends: Sequence[End], pasts: Mapping[End, Past]) -> None:
+        lengths = [pasts[end].keys.shape[2] for end in ends]
+        like = pasts[ends[0]].keys
+        shape = (len(ends), like.shape[1], max(lengths), like.shape[3])
+        self._keys, self._values = like.new_zeros(shape), like.new_zeros(shape)
+        self._mask = like.new_full((len(ends), 1, 1, max(lengths)), float("-inf"))
+        for row, (end, length) in enumerate(zip(ends, lengths, strict=True)):
+            self._keys[row, :, :length] = pasts[end].keys[0]
+            self._values[row, :, :length] = pasts[end].values[0]
+            self._mask[row, :, :, :length] = 0.0
+        self._rows = torch.arange(len(ends), device=like.device)
+
+    def keep(self, rows: Tensor) -> None:
+        self._rows = self._rows.index_select(0, rows)
+        # To copy all that is left costs as much as a few tokens: only when a good part of it is of no more use.
+        if len(self._rows) <= 0.75 * len(self._keys):
+            self._keys, self._values = self._keys[self._rows], self._values[self._rows]
+            self._mask = self._mask[self._rows]
+            self._rows = torch.arange(len(self._rows), device=self._rows.device)
+
+    def seen_by(self, query: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+        if len(self._rows) < len(self._keys):
+            asked = query.new_zeros(len(self._keys), *query.shape[1:])
+            asked[self._rows] = query
+            out, lse = over(asked, self._keys, self._values, scale, self._mask)
+            return out[self._rows], lse[self._rows]
+        return over(query, self._keys, self._values, scale, self._mask)
 
 
 def _spans(ends: Sequence[End]) -> list[tuple[End, slice]]:
@@ -129,7 +179,7 @@ def _where_passed(weights: Tensor, draws: Tensor) -> Tensor:
     off by up to 1e-5: here they are taken over blocks, then inside the one block in question, in float64.
     """
     size = 128
-    blocks = pad(weights, (0, -weights.shape[1] % size)).unflatten(1, (-1, size))
+    blocks = pad(weights, (0, -weights.shape[1] % size)).reshape(len(weights), -1, size)
     sums = blocks.sum(dim=-1).double()
     ends = sums.cumsum(dim=-1)
     point = draws[:, None] * ends[:, -1:]
@@ -167,7 +217,7 @@ def sample(
             active = [active[index] for index in going]
             kept = torch.tensor(going, device=device)
             draws, lengths, ids = draws.index_select(0, kept), lengths.index_select(0, kept), ids.index_select(0, kept)
-            plan.keep(kept, [ends[row.prompt] for row in active])
+            plan.keep(kept)
         if step + 1 < sampling.max_new_tokens:
             plan.advance()
             out = backbone(input_ids=ids[:, None], position_ids=(lengths + step)[:, None], use_cache=False, plan=plan)

@@ -84,6 +84,8 @@ class TrainConfig(Config):
     fidelity: tuple[FidelityStatus, ...] = ("faithful", "drifted")
     """Steps that may be targets, by how they replayed. Nothing after a lost step is used, neither as target nor as history."""
     optimizer: OptimizerConfig = OptimizerConfig()
+    trainable_layers: int | None = Field(None, ge=1)
+    """Only the last so many transformer layers learn, and the backward pass ends there; all of the model where null."""
     dtype: Literal["bf16", "fp32"] = "bf16"
     """Of the forward and backward pass and of the saved model. Master weights and optimizer are always fp32."""
     device: str = "auto"

@@ -23,7 +23,7 @@ from swe_srl.training.config import SftConfig, TrainConfig
 from swe_srl.training.data import Cursor, Example
 from swe_srl.training.metrics import METRICS, UpdateMetrics, forget_after
 from swe_srl.training.objective import Group
-from swe_srl.training.optimizer import MasterOptimizer, learning_rate
+from swe_srl.training.optimizer import MasterOptimizer, freeze_below, learning_rate
 
 Progress = Callable[[int, int], None]
 
@@ -43,6 +43,8 @@ def train(config: TrainConfig, examples: Sequence[Example], run: Run, *, progres
         device=config.device,
         max_prompt_tokens=config.max_prompt_tokens,
     )
+    if config.trainable_layers is not None:
+        freeze_below(policy.model, config.trainable_layers)
     trainer = Trainer(config, policy, make_algorithm(config, examples, policy), _cursor(config, examples), total)
     done = 0
     if found is not None:

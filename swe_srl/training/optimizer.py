@@ -8,12 +8,16 @@ model computes with a bfloat16 copy of them. A model in fp32 is its own master.
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
+from swe_srl.errors import ConfigError
 from swe_srl.training.config import OptimizerConfig
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 def learning_rate(config: OptimizerConfig, update: int, num_updates: int) -> float:
@@ -25,6 +29,19 @@ def learning_rate(config: OptimizerConfig, update: int, num_updates: int) -> flo
         return config.lr
     progress = (update - warmup - 1) / max(1, num_updates - warmup)
     return config.lr * 0.5 * (1.0 + math.cos(math.pi * progress))
+
+
+def freeze_below(model: PreTrainedModel, num_layers: int) -> None:
+    """Let only the last `num_layers` transformer layers and the norm behind them learn.
+
+    Raises ConfigError when the model has fewer layers.
+    """
+    layers = model.base_model.layers
+    if num_layers > len(layers):
+        raise ConfigError(f"trainable_layers = {num_layers}, but the model has {len(layers)} layers")
+    model.requires_grad_(False)
+    for module in (*layers[len(layers) - num_layers :], model.base_model.norm):
+        module.requires_grad_(True)
 
 
 class MasterOptimizer:

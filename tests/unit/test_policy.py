@@ -331,6 +331,25 @@ def test_what_an_earlier_call_has_read_changes_no_answer(student, directory):
                 assert answer.log_probs == pytest.approx(reference.log_probs, abs=1e-4)
 
 
+def test_rows_that_have_a_prompt_each_say_the_same_as_alone(student):
+    """Side by side they are padded, and those that stop early leave the batch: nothing of it shows."""
+    base = student.codec.prompt(DIALOGUE).ids * 3
+    prompts = [base[:length] for length in (40, 150, 90, 61, 120, 7, 33)]
+    sampling = Sampling(temperature=1.3, max_new_tokens=25, seed=2, stop="")
+    student._eos, before = set(range(0, len(student.codec.tokenizer), 9)), student._eos
+    try:
+        together = student.complete_ids(prompts, sampling)
+        lengths = set()
+        for prompt, (answer,) in zip(prompts, together, strict=True):
+            [[alone]] = student.complete_ids([prompt], sampling)
+            assert answer.token_ids == alone.token_ids
+            assert answer.log_probs == pytest.approx(alone.log_probs, abs=1e-4)
+            lengths.add(answer.num_tokens)
+        assert len(lengths) > 3
+    finally:
+        student._eos = before
+
+
 def test_prompts_are_read_once_and_forgotten_when_there_is_no_room(student, monkeypatch):
     base = student.codec.prompt(DIALOGUE).ids * 3
     reads = []
