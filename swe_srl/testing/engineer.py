@@ -20,7 +20,7 @@ REPRODUCE_SHARE = 0.2
 """Of trajectories that begin with running the failing test."""
 READ_TEST_SHARE = 0.1
 LOOK_AROUND_SHARE = 0.05
-DETOUR_SHARE = 0.45
+DETOUR_SHARE = 0.3
 """Of trajectories that try a wrong edit first."""
 EDIT_FORMS = {"sed": 0.85, "editor": 0.11, "python": 0.04}
 NUM_VIEW_LINES = 25

@@ -9,7 +9,7 @@ torch = pytest.importorskip("torch", reason="needs the train extra")
 pytest.importorskip("transformers", reason="needs the train extra")
 
 from swe_srl.dialogue import ContextConfig
-from swe_srl.errors import FormatError, UnknownTask, UserError
+from swe_srl.errors import ConfigError, FormatError, UnknownTask, UserError
 from swe_srl.schema import Command, Fidelity, Reward, Step, Task
 from swe_srl.settings import PRESETS, load
 from swe_srl.store import Appender, Run
@@ -267,6 +267,20 @@ def test_sft_lowers_the_loss_and_writes_a_model_that_transformers_reads(tmp_path
     model = AutoModelForCausalLM.from_pretrained(final)
     assert not torch.equal(model.state_dict()["model.norm.weight"], weights_of(student)["model.norm.weight"])
     assert not list(final.glob("trainer.pt"))
+
+
+def test_what_lies_below_the_trainable_layers_does_not_move(tmp_path, student, steps):
+    from transformers import AutoModelForCausalLM
+
+    settings = config(student, steps, updates=4, save_every=2, trainable_layers=1, optimizer={"lr": 1e-2})
+    examples = load_examples([steps], [TASK], ("faithful",)).examples
+    before = weights_of(student)
+    after = AutoModelForCausalLM.from_pretrained(run_training(tmp_path / "run", settings, examples)).state_dict()
+    last = max(int(name.split(".")[2]) for name in before if name.startswith("model.layers."))
+    moved = {name for name, weight in before.items() if not torch.equal(weight, after[name])}
+    assert moved == {name for name in before if name.startswith((f"model.layers.{last}.", "model.norm"))}
+    with pytest.raises(ConfigError, match=f"has {last + 1} layers"):
+        run_training(tmp_path / "more", settings.model_copy(update={"trainable_layers": last + 2}), examples)
 
 
 @pytest.mark.parametrize("algorithm", [{"type": "sft", "batch_size": 3}, SRL])
