@@ -10,12 +10,11 @@ pytest.importorskip("transformers", reason="needs the train extra")
 
 from swe_srl.dialogue import Message, format_completion
 from swe_srl.errors import ConfigError, EndpointError
-from swe_srl.policy.attention import blockwise, dense
 from swe_srl.policy.base import Sampling
 from swe_srl.policy.load import load_policy, load_student
 from swe_srl.policy.scoring import token_log_probs
 from swe_srl.policy.tokens import LEFT_OUT, Codec
-from swe_srl.policy.tree import Forest, TokenTree, micro_batches, num_plain_tokens
+from swe_srl.policy.tree import TokenTree
 from swe_srl.schema import Command
 from swe_srl.testing.tiny import tiny_student
 from swe_srl.training.objective import Group
@@ -98,131 +97,6 @@ def test_a_limit_below_the_system_prompt_is_an_error(student):
         student.codec.prompt(DIALOGUE, 10)
 
 
-def ids_of(count, seed):
-    return tuple(torch.randint(3, 900, (count,), generator=torch.Generator().manual_seed(seed)).tolist())
-
-
-def trajectory(num_steps, group_size, *, seed=0, round_tokens=70, answer_tokens=9):
-    """Groups at every step of one trajectory with its whole history; the answers' lengths differ."""
-    history = ids_of(40 + num_steps * round_tokens, seed)
-    return [
-        Group(
-            f"{seed}/{step}",
-            history[: 40 + step * round_tokens],
-            tuple(ids_of(1 + (step + 3 * i) % answer_tokens, 1000 * seed + 10 * step + i) for i in range(group_size)),
-        )
-        for step in range(num_steps)
-    ]
-
-
-def windows(num_steps, group_size, seed=0):
-    """As `trajectory`, with a window: below the shared issue, each step has a middle of its own."""
-    issue = ids_of(60, seed)
-    return [
-        Group(
-            f"w{step}",
-            (*issue, *ids_of(50 + step, seed + step)),
-            tuple(ids_of(4 + i, step + i) for i in range(group_size)),
-        )
-        for step in range(1, num_steps + 1)
-    ]
-
-
-BATCHES = {
-    "one prompt, one answer": [Group("x", ids_of(20, 1), (ids_of(6, 2),))],
-    "one prompt of one token": [Group("x", ids_of(1, 1), (ids_of(3, 2), ids_of(1, 3)))],
-    "a whole trajectory": trajectory(5, 3),
-    "two trajectories of one task": [
-        *trajectory(3, 2),
-        *(g._replace(prompt_ids=ids_of(180, 0)[:40] + g.prompt_ids[40:]) for g in trajectory(4, 2, seed=7)),
-    ],
-    "windows": windows(4, 3),
-    "strangers": [*trajectory(2, 2, seed=1), *windows(2, 1, seed=2), *trajectory(1, 8, seed=3)],
-    "the same prompt twice": [*trajectory(2, 2), *trajectory(2, 1)],
-    "longer than SHORT": [
-        Group("x", ids_of(600, 1), (ids_of(300, 2), ids_of(5, 3))),
-        Group("y", ids_of(600, 1)[:550] + ids_of(30, 8), (ids_of(4, 9),)),
-    ],
-}
-
-
-@pytest.mark.parametrize("batch", BATCHES.values(), ids=BATCHES)
-def test_a_tree_unfolds_into_the_plain_sequences_it_was_built_from(batch):
-    tree = TokenTree(batch)
-    assert tree.unfold() == [(group.prompt_ids, answer) for group in batch for answer in group.completions]
-    row = tree.row()
-    assert row.input_ids.shape == row.position_ids.shape == (1, tree.num_tokens)
-    assert row.targets.tolist() == [token for group in batch for answer in group.completions for token in answer]
-    # what a token sees, read in order of position, is its own plain sequence up to itself
-    mask = row.plan.mask("cpu")
-    target = 0
-    for prompt, answer in tree.unfold():
-        for index in range(len(answer)):
-            seen = mask[row.sources[target]].nonzero()[:, 0]
-            by_position = seen[row.position_ids[0, seen].argsort()]
-            assert row.input_ids[0, by_position].tolist() == [*prompt, *answer[:index]]
-            assert row.position_ids[0, by_position].tolist() == list(range(len(prompt) + index))
-            target += 1
-
-
-def test_a_tree_holds_each_shared_history_once():
-    batch = trajectory(7, 8)
-    longest = max(len(group.prompt_ids) for group in batch)
-    answers = sum(len(answer) for group in batch for answer in group.completions)
-    assert TokenTree(batch).num_tokens == longest + answers
-    assert num_plain_tokens(batch) == 8 * sum(len(group.prompt_ids) for group in batch) + answers
-    assert len({tuple(g.prompt_ids[:60]) for g in windows(4, 1)}) == 1
-    assert TokenTree(windows(4, 1)).num_tokens == 60 + sum(50 + step + 4 for step in range(1, 5))
-
-
-def test_a_few_shared_tokens_are_not_worth_a_branch():
-    forest = Forest()
-    forest.add(ids_of(100, 1))
-    end, growth = forest.add(ids_of(100, 1)[:10] + ids_of(50, 2))
-    assert (growth.start, growth.stop) == (0, 60)
-    assert forest.segments(*end) == [(1, 60)]
-    end, growth = forest.add(ids_of(100, 1)[:50] + ids_of(50, 3))
-    assert (growth.start, growth.stop) == (50, 100)
-    assert forest.segments(*end) == [(2, 50), (0, 50)]
-
-
-def test_a_prompt_that_goes_on_where_another_ended_makes_no_new_node():
-    forest = Forest()
-    for turn in range(1, 6):
-        end, growth = forest.add(ids_of(500, 1)[: 100 * turn])
-        assert (growth.start, growth.stop) == (100 * (turn - 1), 100 * turn)
-    assert forest.segments(*end) == [(0, 500)]
-    assert forest.add(ids_of(500, 1)[:150]) == ((0, 150), None)
-
-
-def test_micro_batches_keep_to_the_budget_and_lose_no_group():
-    batch = [*trajectory(6, 4), *windows(3, 2, seed=5), *trajectory(6, 4, seed=9)]
-    for budget in (1, 150, 400, 10_000):
-        parts = list(micro_batches(batch, budget))
-        assert sorted(index for part in parts for index in part) == list(range(len(batch)))
-        for part in parts:
-            assert len(part) == 1 or TokenTree([batch[index] for index in part]).num_tokens <= budget
-    assert [sorted(part) for part in micro_batches(batch, 10_000)] == [list(range(len(batch)))]
-
-
-@pytest.mark.parametrize("heads", [(4, 4), (6, 2)])
-@pytest.mark.parametrize("batch", BATCHES.values(), ids=BATCHES)
-def test_attention_node_by_node_equals_the_dense_mask(heads, batch):
-    torch.manual_seed(0)
-    plan = TokenTree(batch).row().plan
-    tokens = plan.nodes[-1].stop
-    query, key, value = (
-        torch.randn(1, n, tokens, 16, dtype=torch.float64, requires_grad=True) for n in (heads[0], heads[1], heads[1])
-    )
-    weight = torch.randn(1, heads[0], tokens, 16, dtype=torch.float64)
-    results = []
-    for attention in (blockwise, dense):
-        out = attention(query, key, value, plan, 0.25)
-        results.append((out, *torch.autograd.grad((out * weight).sum(), (query, key, value))))
-    for fast, plain in zip(*results, strict=True):
-        torch.testing.assert_close(fast, plain, rtol=1e-9, atol=1e-11)
-
-
 def groups(student, *lengths):
     generator = torch.Generator().manual_seed(1)
 
@@ -233,36 +107,6 @@ def groups(student, *lengths):
         Group(str(index), ids(prompt), tuple(ids(count) for count in answers))
         for index, (prompt, answers) in enumerate(lengths)
     ]
-
-
-def within(batch, student):
-    """`batch` with ids that the student's vocabulary has."""
-    size = len(student.codec.tokenizer)
-
-    def fold(ids):
-        return tuple(token % size for token in ids)
-
-    return [g._replace(prompt_ids=fold(g.prompt_ids), completions=tuple(map(fold, g.completions))) for g in batch]
-
-
-@pytest.mark.parametrize("batch", BATCHES.values(), ids=BATCHES)
-def test_loss_and_gradients_of_a_tree_equal_those_of_plain_sequences(student, batch):
-    shared = within(batch, student)
-    plain = [group._replace(completions=(answer,)) for group in shared for answer in group.completions]
-    model = student.model
-    weights = torch.randn(
-        sum(len(answer) for group in plain for answer in group.completions), generator=torch.Generator().manual_seed(2)
-    )
-    found = []
-    for batches in ([shared], [[group] for group in plain]):
-        model.zero_grad()
-        log_probs = torch.cat([token_log_probs(model, TokenTree(part).row()) for part in batches])
-        (log_probs * weights).sum().backward()
-        found.append((log_probs.detach(), [parameter.grad.clone() for parameter in model.parameters()]))
-    model.zero_grad()
-    torch.testing.assert_close(found[0][0], found[1][0], rtol=1e-5, atol=1e-5)
-    for ours, theirs in zip(found[0][1], found[1][1], strict=True):
-        assert (ours - theirs).norm() <= 1e-5 * theirs.norm()
 
 
 def test_log_probs_equal_those_of_the_models_own_forward_pass(student, directory):
