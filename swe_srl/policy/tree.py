@@ -35,7 +35,7 @@ class Answers(Protocol):
 
     @property
     def completions(self) -> tuple[tuple[int, ...], ...]:
-        """Ids of each answer; none is empty."""
+        """Ids of each answer; an empty one adds nothing."""
 
 
 class End(NamedTuple):
@@ -179,7 +179,7 @@ class TokenTree:
         targets: list[int] = []
         for end, completions in zip(self._ends, self._completions, strict=True):
             first = len(ids)
-            for completion in completions:
+            for completion in filter(None, completions):
                 start = len(ids)
                 sources += [self._starts[end.node] + end.depth - self._forest.nodes[end.node].depth - 1]
                 sources += range(start, start + len(completion) - 1)
@@ -187,7 +187,8 @@ class TokenTree:
                 ids += completion
                 positions += range(end.depth, end.depth + len(completion))
                 spans.append(slice(start, len(ids)))
-            sights += self._sights(slice(first, len(ids)), end.node, end.depth)
+            if len(ids) > first:
+                sights += self._sights(slice(first, len(ids)), end.node, end.depth)
 
         def tensor(values: list[int]) -> Tensor:
             return torch.tensor(values, dtype=torch.long, device=device)

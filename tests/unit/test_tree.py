@@ -4,6 +4,8 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch", reason="needs the train extra")
 pytest.importorskip("transformers", reason="needs the train extra")
@@ -153,6 +155,43 @@ def test_attention_node_by_node_equals_the_dense_mask(heads, batch):
         results.append((out, *torch.autograd.grad((out * weight).sum(), (query, key, value))))
     for fast, plain in zip(*results, strict=True):
         torch.testing.assert_close(fast, plain, rtol=1e-9, atol=1e-11)
+
+
+@st.composite
+def random_batches(draw):
+    """Prompts that go on where others were, branch off anywhere or share nothing, with answers of 0 to 9 tokens."""
+    token = st.integers(3, 250)
+    prompts = [draw(st.lists(token, min_size=1, max_size=60))]
+    for _ in range(draw(st.integers(0, 5))):
+        base = draw(st.sampled_from(prompts))
+        prompts.append([*base[: draw(st.integers(0, len(base)))], *draw(st.lists(token, min_size=1, max_size=60))])
+    answers = st.lists(st.lists(token, max_size=9).map(tuple), min_size=1, max_size=4).map(tuple)
+    return [Group(str(index), tuple(prompt), draw(answers)) for index, prompt in enumerate(prompts)]
+
+
+@settings(max_examples=60, deadline=None)
+@given(random_batches(), st.sampled_from([1, 8, 32]), st.sampled_from([4, 256]))
+def test_any_tree_scores_its_answers_as_plain_sequences_do(student, batch, min_shared, short):
+    """Log-probabilities and every parameter's gradient, however the tree branches and whichever kernel path is taken."""
+    plain = [Group("p", prompt, (answer,)) for prompt, answer in TokenTree(batch).unfold() if answer]
+    assert [(g.prompt_ids, g.completions[0]) for g in plain] == [
+        (g.prompt_ids, a) for g in batch for a in g.completions if a
+    ]
+    if not plain:
+        return
+    found = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("swe_srl.policy.tree.MIN_SHARED", min_shared)
+        patch.setattr("swe_srl.policy.attention.SHORT", short)
+        for parts in ([batch], [[group] for group in plain]):
+            student.model.zero_grad()
+            log_probs = torch.cat([token_log_probs(student.model, TokenTree(part).row()) for part in parts])
+            (log_probs * torch.linspace(-1, 2, len(log_probs))).sum().backward()
+            found.append((log_probs.detach(), [p.grad.clone() for p in student.model.parameters()]))
+    student.model.zero_grad()
+    torch.testing.assert_close(found[0][0], found[1][0], rtol=1e-5, atol=1e-5)
+    for ours, theirs in zip(found[0][1], found[1][1], strict=True):
+        assert (ours - theirs).norm() <= 1e-5 * max(theirs.norm(), 1e-3)
 
 
 def within(batch, student):
