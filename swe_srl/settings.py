@@ -74,13 +74,31 @@ def _copy(table: dict[str, Any]) -> dict[str, Any]:
 
 
 def build(config: type[C], table: dict[str, Any], origin: str) -> C:
-    """Validate `table`; the first thing wrong with it becomes one sentence."""
+    """Validate `table`; the first thing wrong with it becomes one sentence.
+
+    A nested table changes the settings that it names in the field's default; the rest of that default stays.
+    """
     try:
-        return config.model_validate(table)
+        return config.model_validate(_over_defaults(config, table))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the top level"
         raise ConfigError(f"{origin}: {where}: {first['msg'].rstrip('.')} (got {first['input']!r:.80})") from error
+
+
+def _over_defaults(config: type[Config], table: dict[str, Any]) -> dict[str, Any]:
+    defaults = {name: field.default for name, field in config.model_fields.items()}
+    return {name: _over(defaults.get(name), value) for name, value in table.items()}
+
+
+def _over(default: Any, value: Any) -> Any:
+    """`value` over a default that is a config of the same type; else `value` alone."""
+    if not isinstance(value, dict) or not isinstance(default, Config):
+        return value
+    if value.get("type", getattr(default, "type", None)) != getattr(default, "type", None):
+        return value
+    said = {name: getattr(default, name) for name in (*default.model_fields_set, "type") if hasattr(default, name)}
+    return said | {name: _over(getattr(default, name, None), inner) for name, inner in value.items()}
 
 
 def load(config: type[C], name: str | Path, overrides: Sequence[str] = ()) -> C:

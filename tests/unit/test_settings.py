@@ -24,6 +24,10 @@ class House(Config):
     pet: Annotated[Cat | Dog, Field(discriminator="type")] = Cat()
 
 
+class Street(Config):
+    corner: House = House(rooms=5, pet=Cat(lives=2))
+
+
 def write(tmp_path, text):
     path = tmp_path / "house.toml"
     path.write_text(text)
@@ -33,6 +37,19 @@ def write(tmp_path, text):
 def test_a_file_and_overrides_make_a_config(tmp_path):
     path = write(tmp_path, "rooms = 2\n[pet]\ntype = 'cat'\nlives = 3\n")
     assert load(House, path, ["rooms=4", "pet.lives=7"]) == House(rooms=4, pet=Cat(lives=7))
+
+
+def test_a_setting_inside_a_default_leaves_the_rest_of_that_default(tmp_path):
+    """`--set sampling.max_new_tokens=120` once made step agreement greedy: its default samples at 1.0, Sampling's own at 0."""
+    from swe_srl.evaluation.steps import AgreementConfig
+    from swe_srl.teaching.teach import TeachConfig
+
+    empty = write(tmp_path, "")
+    assert load(Street, empty, ["corner.rooms=2"]).corner == House(rooms=2, pet=Cat(lives=2))
+    assert load(Street, empty, ["corner.pet.lives=3"]).corner == House(rooms=5, pet=Cat(lives=3))
+    assert load(Street, empty, ["corner.pet.type=dog"]).corner == House(rooms=5, pet=Dog())
+    assert load(AgreementConfig, empty, ["sampling.max_new_tokens=120"]).sampling.temperature == 1.0
+    assert load(TeachConfig, empty, ["context.max_observation_chars=9"]).context.window == "all"
 
 
 def test_changing_the_type_of_a_variant_drops_the_old_ones_keys(tmp_path):
