@@ -257,9 +257,9 @@ def run_episodes(
 
     Each round asks the policy for the next action of every live episode in one call, then runs the actions in threads.
     A finished episode frees its box and makes room for the next task, so that the batch stays full. Turn i of an
-    episode is sampled with `sampling.seed` + i, as in `run_episode`. An episode whose box breaks ends with `infra_failure` and disturbs no other; a policy that
-    cannot be reached raises EndpointError and ends them all. No box stays open, however this ends. `on_turn` is called
-    for each turn that was taken.
+    episode is sampled with `sampling.seed` + i, as in `run_episode`. An episode whose box breaks ends with
+    `infra_failure` and disturbs no other; a policy that cannot be reached raises EndpointError and ends them all. No box
+    stays open, however this ends. `on_turn` is called for each turn that was taken.
     """
     context, limits = context or ContextConfig(), limits or AgentLimits()
     source = enumerate(tasks)

@@ -87,9 +87,9 @@ def stages(config: DemoConfig, out: Path) -> Iterator[Stage]:
 
 def _longer(preset: str, factor: float) -> tuple[str, ...]:
     """The option that makes a training preset's run so many times as long."""
-    config = load(TrainConfig, preset)
     if factor == 1.0:
         return ()
+    config = load(TrainConfig, preset)
     if config.updates is None:
         return ("--set", f"epochs={factor * config.epochs:g}")
     return ("--set", f"updates={max(1, round(factor * config.updates))}")

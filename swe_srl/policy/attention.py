@@ -232,6 +232,18 @@ def over(query: Tensor, key: Tensor, value: Tensor, scale: float, mask: Tensor |
     return out.reshape(batch, heads, tokens, dim), lse.reshape(batch, heads, tokens)
 
 
+def within(query: Tensor, key: Tensor, value: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    """As `over`, each query seeing the keys up to its own."""
+    groups = query.shape[1] // key.shape[1]
+    if query.device.type == "cpu":
+        key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
+        out, lse = flash(query, key, value, 0.0, True, scale=scale)
+        return out, lse
+    tokens = query.shape[2]
+    later = query.new_full((tokens, tokens), float("-inf"), dtype=torch.float32).triu(1)
+    return _over_reference(query, key, value, scale, later)
+
+
 def _over_reference(
     query: Tensor, key: Tensor, value: Tensor, scale: float, mask: Tensor | None
 ) -> tuple[Tensor, Tensor]:

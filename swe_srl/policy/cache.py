@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
-from swe_srl.policy.attention import flash, join, over
+from swe_srl.policy.attention import join, over, within
 from swe_srl.policy.tree import End, Forest, Growth
 
 if TYPE_CHECKING:
@@ -121,22 +121,11 @@ class _ReadPlan:
             # A batch stands in the order in which its tokens were added, so what a node stands on is kept before it.
             before = self._cache.pieces(layer, End(growth.node, growth.start))
             self._cache.keep(layer, growth.node, key[:, :, part], value[:, :, part])
-            out, lse = _causal(query[:, :, part], key[:, :, part], value[:, :, part], scale)
+            out, lse = within(query[:, :, part], key[:, :, part], value[:, :, part], scale)
             for past in before:
                 out, lse = join(out, lse, *over(query[:, :, part], past.keys, past.values, scale))
             outs.append(out)
         return torch.cat(outs, dim=2)
-
-
-def _causal(query: Tensor, key: Tensor, value: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-    groups = query.shape[1] // key.shape[1]
-    key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
-    if query.device.type == "cpu":
-        out, lse = flash(query, key, value, 0.0, True, scale=scale)
-        return out, lse
-    scores = (query.float() @ key.float().transpose(-1, -2)) * scale
-    scores.masked_fill_(torch.ones_like(scores[0, 0], dtype=torch.bool).triu(1), float("-inf"))
-    return (scores.softmax(-1) @ value.float()).to(query.dtype), scores.logsumexp(-1)
 
 
 def _batches(grown: Sequence[Growth]) -> Iterator[list[Growth]]:

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torch.utils.checkpoint import checkpoint
 
-from swe_srl.policy.tree import Row
+from swe_srl.policy.tree import TreeRow
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -18,7 +18,7 @@ LOGIT_CHUNK = 1024
 """Positions whose logits are held at once; 1,024 rows of 150,000 fp32 logits are 600 MB."""
 
 
-def token_log_probs(model: PreTrainedModel, row: Row, *, temperature: float = 1.0) -> Tensor:
+def token_log_probs(model: PreTrainedModel, row: TreeRow, *, temperature: float = 1.0) -> Tensor:
     """(N,) fp32 natural-log probabilities of `row.targets` at `temperature`, with gradient."""
     backbone = model.base_model
     hidden = backbone(

@@ -160,7 +160,7 @@ class TokenTree:
         """Tokens of the row."""
         return self._num_context_tokens + sum(len(ids) for group in self._completions for ids in group)
 
-    def row(self, device: torch.device | str = "cpu") -> Row:
+    def row(self, device: torch.device | str = "cpu") -> TreeRow:
         """What the model gets, and where its answers' tokens are predicted."""
         ids: list[int] = []
         positions: list[int] = []
@@ -193,7 +193,7 @@ class TokenTree:
         def tensor(values: list[int]) -> Tensor:
             return torch.tensor(values, dtype=torch.long, device=device)
 
-        return Row(
+        return TreeRow(
             tensor(ids)[None], tensor(positions)[None], TreePlan(spans, sights), tensor(sources), tensor(targets)
         )
 
@@ -210,7 +210,7 @@ class TokenTree:
             yield Sight(queries, slice(self._starts[seen], self._starts[seen] + count))
 
 
-class Row(NamedTuple):
+class TreeRow(NamedTuple):
     """A tree as one call of the model takes it."""
 
     input_ids: Tensor

@@ -194,6 +194,26 @@ def test_any_tree_scores_its_answers_as_plain_sequences_do(student, batch, min_s
         assert (ours - theirs).norm() <= 1e-5 * max(theirs.norm(), 1e-3)
 
 
+@pytest.mark.parametrize("lengths", [(5, 40), (1, 7)])
+def test_the_kernels_of_the_sampler_equal_their_reference_for_other_devices(lengths):
+    from swe_srl.policy import attention
+
+    torch.manual_seed(0)
+    queries, keys = lengths
+    query, key, value = torch.randn(2, 6, queries, 16), torch.randn(2, 2, keys, 16), torch.randn(2, 2, keys, 16)
+    mask = torch.zeros(2, 1, 1, keys)
+    mask[1, ..., keys // 2 :] = float("-inf")
+    own = [x[:, :, :queries] for x in (key, value)]
+    later = torch.full((queries, queries), float("-inf")).triu(1)
+    for ours, reference in (
+        (attention.over(query, key, value, 0.25), attention._over_reference(query, key, value, 0.25, None)),
+        (attention.over(query, key, value, 0.25, mask), attention._over_reference(query, key, value, 0.25, mask)),
+        (attention.within(query, *own, 0.25), attention._over_reference(query, *own, 0.25, later)),
+    ):
+        for got, expected in zip(ours, reference, strict=True):
+            torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
+
+
 def within(batch, student):
     """`batch` with ids that the student's vocabulary has."""
     size = len(student.codec.tokenizer)

@@ -29,12 +29,10 @@ class Sft:
         self._policy = policy
 
     def collect(self, cursor: Cursor, update: int) -> Batch:
-        """The next `batch_size` expert steps, the longest first."""
+        """The next `batch_size` expert steps."""
         del update
         groups = [self._group(self._examples[index]) for index in cursor.take(self._settings.batch_size)]
         num_cut = sum(group.completions[0][-1] != self._policy.codec.end_of_turn for group in groups)
-        # The longest first: what does not fit into memory fails in the first moments.
-        groups.sort(key=lambda group: -len(group.prompt_ids) - len(group.completions[0]))
         return Batch(groups, token_weights(groups, "token"), {"num_targets_cut": num_cut})
 
     def _group(self, example: Example) -> Group:

@@ -54,10 +54,8 @@ class Srl:
                 f"update {update}: none of {len(selection.sampled)} sampled groups has differing rewards ({thrown}): warm the student up with SFT first, "
                 "raise max_new_tokens or the temperature, or lower min_reward_std"
             )
-        groups = sorted(selection.groups, key=lambda group: -len(group.prompt_ids))
-        return Batch(
-            groups, token_weights(groups, settings.objective.normalise), _metrics(selection, settings.batch_size)
-        )
+        weights = token_weights(selection.groups, settings.objective.normalise)
+        return Batch(selection.groups, weights, _metrics(selection, settings.batch_size))
 
     def _sample(self, examples: Sequence[Example], update: int, round_: int) -> list[Sampled]:
         settings, config = self._settings, self._config
