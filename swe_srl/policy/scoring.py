@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import torch
@@ -9,9 +10,11 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torch.utils.checkpoint import checkpoint
 
-from swe_srl.policy.tree import TreeRow
+from swe_srl.policy.tree import Answers, TokenTree, TreeRow, micro_batches
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from transformers import PreTrainedModel
 
 LOGIT_CHUNK = 1024
@@ -41,6 +44,21 @@ def token_log_probs(model: PreTrainedModel, row: TreeRow, *, temperature: float 
         for i in chunks
     ]
     return torch.cat(scores)
+
+
+@torch.inference_mode()
+def score(
+    model: PreTrainedModel, groups: Sequence[Answers], *, temperature: float, max_tokens: int
+) -> list[tuple[tuple[float, ...], ...]]:
+    """The log-probabilities of each group's answers, token by token and without gradient; `max_tokens` in one pass."""
+    model.eval()
+    scores: list[tuple[tuple[float, ...], ...]] = [()] * len(groups)
+    for indices in micro_batches(groups, max_tokens):
+        row = TokenTree([groups[index] for index in indices]).row(model.device)
+        left = iter(token_log_probs(model, row, temperature=temperature).tolist())
+        for index in indices:
+            scores[index] = tuple(tuple(islice(left, len(ids))) for ids in groups[index].completions)
+    return scores
 
 
 def _log_probs(hidden: Tensor, head: Tensor, targets: Tensor, temperature: float) -> Tensor:

@@ -35,14 +35,19 @@ class SftConfig(Config):
 
 
 class ObjectiveConfig(Config):
-    """Clipped policy gradient with advantages relative to the group (GRPO), without a KL term."""
+    """Clipped policy gradient with advantages relative to the group (GRPO, arXiv 2402.03300); the defaults are SRL's."""
 
     clip_low: float = Field(0.2, gt=0, lt=1)
     """The ratio of new to old probability counts down to 1 - clip_low …"""
     clip_high: float = Field(0.2, gt=0)
     """… and up to 1 + clip_high; a larger value than clip_low keeps rare tokens alive."""
-    normalise: Literal["sequence", "token"] = "sequence"
-    """`sequence`: each answer weighs the same, whatever its length (GRPO); `token`: each token does."""
+    normalise: Literal["sequence", "token", "constant"] = "sequence"
+    """`sequence`: each answer weighs the same, whatever its length (GRPO); `token`: each token of the batch does (DAPO,
+    arXiv 2503.14476); `constant`: each token counts 1 / (answers x max_new_tokens), so that no length is favoured (Dr. GRPO, arXiv 2503.20783)."""
+    divide_by_std: bool = True
+    """Advantages are (reward - mean) / std of the group; without it reward - mean, as in Dr. GRPO."""
+    kl_weight: float = Field(0.0, ge=0)
+    """Weight of the divergence from the student as the run began (GRPO's estimator, r - ln r - 1). Above 0 a frozen copy of it stays in memory."""
     old_log_probs: Literal["trainer", "sampler"] = "trainer"
     """Against which probabilities the ratio is taken. `trainer`: those of this very forward pass, so that the ratio of
     fresh samples is exactly 1; `sampler`: those under which the answer was drawn. Left-over groups always use the sampler's."""

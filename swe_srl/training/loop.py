@@ -77,7 +77,10 @@ def make_algorithm(config: TrainConfig, examples: Sequence[Example], policy: Loc
     """The algorithm that `config` names."""
     if isinstance(config.algorithm, SftConfig):
         return Sft(config.algorithm, config, examples, policy)
-    return Srl(config.algorithm, config, examples, policy)
+    reference = None
+    if config.algorithm.objective.kl_weight:
+        reference = load_student(config.model, dtype=config.dtype, device=config.device)
+    return Srl(config.algorithm, config, examples, policy, reference)
 
 
 class Trained(NamedTuple):
@@ -85,6 +88,7 @@ class Trained(NamedTuple):
 
     loss: float
     clip_share: float
+    kl: float
     negative_log_prob: float
     num_answer_tokens: int
     num_tokens: int
@@ -115,7 +119,7 @@ class Trainer:
         self._policy.forget()
         return UpdateMetrics(
             update=number, num_updates=self._num_updates, loss=sums.loss, lr=lr, grad_norm=norm,
-            entropy=sums.negative_log_prob / sums.num_answer_tokens, clip_share=sums.clip_share,
+            entropy=sums.negative_log_prob / sums.num_answer_tokens, clip_share=sums.clip_share, kl=sums.kl,
             num_tokens=sums.num_tokens, num_plain_tokens=num_plain_tokens(batch.groups), num_answer_tokens=sums.num_answer_tokens,
             num_prompts_cut=self._policy.num_prompts_cut, cursor=self._cursor.position, collected=batch.metrics,
             collect_s=collected - begun, train_s=time.perf_counter() - collected,
@@ -124,22 +128,23 @@ class Trainer:
     def _backward(self, batch: Batch) -> Trained:
         device = self._policy.model.device
         self._policy.model.train()
-        loss_sum = clip_share = negative_log_prob = 0.0
+        loss_sum = clip_share = kl = negative_log_prob = 0.0
         num_answer_tokens = num_tokens = 0
         for indices in micro_batches(batch.groups, self._config.micro_batch_tokens):
             groups = [batch.groups[index] for index in indices]
             weights = torch.cat([batch.weights[index] for index in indices]).to(device)
             tree = TokenTree(groups)
             log_probs = token_log_probs(self._policy.model, tree.row(device), temperature=self._algorithm.temperature)
-            loss, clipped = self._algorithm.loss(log_probs, groups, weights)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss = self._algorithm.loss(log_probs, groups, weights)
+            loss.value.backward()  # type: ignore[no-untyped-call]
             self._optimizer.accumulate()
-            loss_sum += loss.item()
-            clip_share += clipped.item()
+            loss_sum += loss.value.item()
+            clip_share += loss.clip_share
+            kl += loss.kl
             negative_log_prob -= log_probs.detach().sum().item()
             num_answer_tokens += len(log_probs)
             num_tokens += tree.num_tokens
-        return Trained(loss_sum, clip_share, negative_log_prob, num_answer_tokens, num_tokens)
+        return Trained(loss_sum, clip_share, kl, negative_log_prob, num_answer_tokens, num_tokens)
 
     def state(self) -> dict[str, Any]:
         """All that a resumed run needs beside the model's directory."""

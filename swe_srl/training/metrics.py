@@ -25,6 +25,8 @@ class UpdateMetrics(Record):
     """Mean of -log p over the batch's answer tokens: for sampled answers an unbiased estimate of the policy's entropy."""
     clip_share: float
     """Weighted share of tokens whose ratio was clipped."""
+    kl: float = 0.0
+    """Weighted estimate of the divergence from the reference, in nats; 0 where there is none."""
     num_tokens: int
     """Through the model in the training pass: the tokens of the trees."""
     num_plain_tokens: int = 0

@@ -23,21 +23,34 @@ class Group(NamedTuple):
     """One for each answer; none for supervised targets."""
     old_log_probs: tuple[tuple[float, ...], ...] | None = None
     """Under which each token was drawn; None where the ratio is to be 1."""
+    reference_log_probs: tuple[tuple[float, ...], ...] | None = None
+    """Of each token under the frozen reference; None where nothing is compared with it."""
 
 
-def group_advantages(rewards: Sequence[float]) -> tuple[float, ...]:
+class Loss(NamedTuple):
+    """A scalar to go down, and what it came from."""
+
+    value: Tensor
+    clip_share: float = 0.0
+    """Weighted share of tokens whose ratio was clipped."""
+    kl: float = 0.0
+    """Weighted estimate of the divergence from the reference, in nats."""
+
+
+def group_advantages(rewards: Sequence[float], *, divide_by_std: bool = True) -> tuple[float, ...]:
     """(r - mean) / std inside the group, with the population's std. The rewards must differ."""
     mean, std = statistics.fmean(rewards), statistics.pstdev(rewards)
-    return tuple((reward - mean) / std for reward in rewards)
+    return tuple((reward - mean) / (std if divide_by_std else 1.0) for reward in rewards)
 
 
-def token_weights(groups: Sequence[Group], normalise: str) -> list[Tensor]:
-    """For each group, the (N,) weights of its answer tokens; over the batch they sum to 1."""
+def token_weights(groups: Sequence[Group], normalise: str, max_new_tokens: int) -> list[Tensor]:
+    """For each group, the (N,) weights of its answer tokens, as ObjectiveConfig.normalise says; `sequence` and `token` sum to 1 over the batch."""
     lengths = [[len(completion) for completion in group.completions] for group in groups]
     num_answers = sum(len(group) for group in lengths)
     num_tokens = sum(sum(group) for group in lengths)
-    if normalise == "token":
-        return [torch.full((sum(group),), 1.0 / num_tokens) for group in lengths]
+    if normalise != "sequence":
+        weight = 1.0 / (num_tokens if normalise == "token" else num_answers * max_new_tokens)
+        return [torch.full((sum(group),), weight) for group in lengths]
     return [torch.cat([torch.full((length,), 1.0 / (num_answers * length)) for length in group]) for group in lengths]
 
 
@@ -47,21 +60,32 @@ def per_token(group: Group) -> Tensor:
     return torch.tensor(group.advantages).repeat_interleave(lengths)
 
 
-def cross_entropy(log_probs: Tensor, weights: Tensor) -> Tensor:
-    """Weighted negative log-likelihood, a scalar."""
-    return -(weights * log_probs).sum()
+def flat(rows: Sequence[Sequence[float]]) -> Tensor:
+    """(N,) the values of a group's answer tokens, answer after answer."""
+    return torch.tensor([value for row in rows for value in row])
+
+
+def cross_entropy(log_probs: Tensor, weights: Tensor) -> Loss:
+    """Weighted negative log-likelihood."""
+    return Loss(-(weights * log_probs).sum())
 
 
 def policy_gradient(
-    log_probs: Tensor, old_log_probs: Tensor | None, advantages: Tensor, weights: Tensor, config: ObjectiveConfig
-) -> tuple[Tensor, Tensor]:
-    """The clipped objective as a loss, and the weighted share of tokens whose ratio was clipped. All inputs (N,).
-
-    Without `old_log_probs` the ratio is 1 and its gradient that of the log-probability.
-    """
-    old = log_probs.detach() if old_log_probs is None else old_log_probs
-    ratio = (log_probs - old).exp()
+    log_probs: Tensor,
+    old_log_probs: Tensor,
+    advantages: Tensor,
+    weights: Tensor,
+    config: ObjectiveConfig,
+    reference_log_probs: Tensor | None = None,
+) -> Loss:
+    """The clipped objective, all inputs (N,). Where old and new log-probabilities are the same the gradient is the plain policy gradient's."""
+    ratio = (log_probs - old_log_probs).exp()
     bounded = ratio.clamp(1.0 - config.clip_low, 1.0 + config.clip_high)
     gain, bounded_gain = ratio * advantages, bounded * advantages
-    clipped = (weights * (bounded_gain < gain)).sum().detach()
-    return -(weights * torch.minimum(gain, bounded_gain)).sum(), clipped
+    clip_share = (weights * (bounded_gain < gain)).sum().item()
+    loss = -(weights * torch.minimum(gain, bounded_gain)).sum()
+    if reference_log_probs is None:
+        return Loss(loss, clip_share)
+    difference = reference_log_probs - log_probs
+    kl = (weights * (difference.exp() - difference - 1.0)).sum()
+    return Loss(loss + config.kl_weight * kl, clip_share, kl.item())

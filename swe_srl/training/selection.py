@@ -55,6 +55,7 @@ def fill(
     min_std: float,
     max_rounds: int,
     keep_old: bool,
+    divide_by_std: bool,
 ) -> Selection:
     """Call `sample(count, round)` until `batch_size` groups are kept, at most `max_rounds` times.
 
@@ -78,7 +79,7 @@ def fill(
             if reason:
                 thrown[reason] += 1
             else:
-                kept.append(_group(group))
+                kept.append(_group(group, divide_by_std))
     groups = kept[:batch_size]
     if not keep_old:
         groups = [
@@ -87,6 +88,6 @@ def fill(
     return Selection(groups, kept[batch_size:], sampled, dict(thrown), rounds)
 
 
-def _group(sampled: Sampled) -> Group:
-    advantages = group_advantages([reward.value for reward in sampled.rewards])
+def _group(sampled: Sampled, divide_by_std: bool) -> Group:
+    advantages = group_advantages([reward.value for reward in sampled.rewards], divide_by_std=divide_by_std)
     return Group(sampled.step_id, sampled.prompt_ids, sampled.completions, advantages, sampled.log_probs)

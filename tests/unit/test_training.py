@@ -152,20 +152,22 @@ def test_groups_whose_rewards_are_alike_are_thrown_away_and_replaced_until_the_b
         asked.append((count, round_))
         return [next(supply) for _ in range(count)]
 
-    selection = fill(3, [], sample, min_std=0.01, max_rounds=9, keep_old=False)
+    selection = fill(3, [], sample, min_std=0.01, max_rounds=9, keep_old=False, divide_by_std=True)
     assert len(selection.groups) == 3
     assert selection.thrown == {"rewards alike": 2, "all malformed": 1}
     assert asked == [(3, 0), (4, 1)]
     assert [len(group.advantages) for group in selection.left_over] == [2]
     assert selection.left_over[0].old_log_probs is not None
     assert all(group.old_log_probs is None for group in selection.groups)
-    again = fill(1, selection.left_over, sample, min_std=0.01, max_rounds=9, keep_old=False)
+    again = fill(1, selection.left_over, sample, min_std=0.01, max_rounds=9, keep_old=False, divide_by_std=True)
     assert again.groups == selection.left_over
     assert again.num_rounds == 0
 
 
 def test_sampling_ends_at_the_cap_on_rounds():
-    selection = fill(2, [], lambda count, _: [sampled(1, 1)] * count, min_std=0.0, max_rounds=3, keep_old=False)
+    selection = fill(
+        2, [], lambda count, _: [sampled(1, 1)] * count, min_std=0.0, max_rounds=3, keep_old=False, divide_by_std=True
+    )
     assert (selection.groups, selection.num_rounds) == ([], 3)
 
 
@@ -189,36 +191,56 @@ GROUPS = [Group("a", (1, 2), ((1, 2, 3), (4,)), (1.0, -1.0)), Group("b", (1,), (
 
 
 def test_sequence_weights_give_each_answer_and_token_weights_each_token_the_same():
-    by_answer = token_weights(GROUPS, "sequence")
+    by_answer = token_weights(GROUPS, "sequence", 10)
     torch.testing.assert_close(by_answer[0], torch.tensor([1 / 12] * 3 + [1 / 4]))
-    by_token = token_weights(GROUPS, "token")
+    by_token = token_weights(GROUPS, "token", 10)
     torch.testing.assert_close(torch.cat(by_token), torch.full((8,), 1 / 8))
     assert per_token(GROUPS[0]).tolist() == [1.0, 1.0, 1.0, -1.0]
+
+
+def test_dr_grpo_favours_no_length_and_leaves_advantages_on_the_scale_of_rewards():
+    torch.testing.assert_close(torch.cat(token_weights(GROUPS, "constant", 10)), torch.full((8,), 1 / 40))
+    longer = [GROUPS[0], Group("b", (1,), ((5, 6, 6, 6, 6), (7, 8)), (2.0, -2.0))]
+    assert token_weights(longer, "constant", 10)[0][0] == token_weights(GROUPS, "constant", 10)[0][0]
+    assert group_advantages([0.25, 0.75], divide_by_std=False) == (-0.25, 0.25)
 
 
 def test_the_gradient_of_fresh_samples_is_that_of_plain_policy_gradient():
     log_probs = torch.tensor([-1.0, -2.0, -0.5], requires_grad=True)
     advantages, weights = torch.tensor([1.0, -2.0, 0.5]), torch.tensor([0.2, 0.3, 0.5])
-    loss, clipped = policy_gradient(log_probs, None, advantages, weights, ObjectiveConfig())
-    loss.backward()
+    loss = policy_gradient(log_probs, log_probs.detach(), advantages, weights, ObjectiveConfig())
+    loss.value.backward()
     torch.testing.assert_close(log_probs.grad, -weights * advantages)
-    assert loss.item() == pytest.approx(-(weights * advantages).sum().item())
-    assert clipped.item() == 0.0
+    assert loss.value.item() == pytest.approx(-(weights * advantages).sum().item())
+    assert (loss.clip_share, loss.kl) == (0.0, 0.0)
 
 
 def test_the_ratio_is_clipped_on_the_side_that_the_advantage_pushes_to():
     old = torch.zeros(4)
     log_probs = torch.tensor([math.log(1.5), math.log(0.5), math.log(1.5), math.log(0.5)], requires_grad=True)
     advantages, weights = torch.tensor([1.0, 1.0, -1.0, -1.0]), torch.full((4,), 0.25)
-    loss, clipped = policy_gradient(log_probs, old, advantages, weights, ObjectiveConfig(clip_low=0.2, clip_high=0.3))
-    loss.backward()
-    assert loss.item() == pytest.approx(-0.25 * (1.3 + 0.5 - 1.5 - 0.8))
+    loss = policy_gradient(log_probs, old, advantages, weights, ObjectiveConfig(clip_low=0.2, clip_high=0.3))
+    loss.value.backward()
+    assert loss.value.item() == pytest.approx(-0.25 * (1.3 + 0.5 - 1.5 - 0.8))
     assert [value == 0.0 for value in log_probs.grad.tolist()] == [True, False, False, True]
-    assert clipped.item() == 0.5
+    assert loss.clip_share == 0.5
+
+
+def test_the_kl_term_pulls_each_token_towards_the_reference_and_is_zero_there():
+    log_probs = torch.tensor([-1.0, -1.0, -1.0], requires_grad=True)
+    reference = torch.tensor([-1.0, -0.5, -2.0])
+    weights, zeros = torch.tensor([0.5, 0.25, 0.25]), torch.zeros(3)
+    loss = policy_gradient(log_probs, log_probs.detach(), zeros, weights, ObjectiveConfig(kl_weight=2.0), reference)
+    loss.value.backward()
+    expected = 0.25 * (math.exp(0.5) - 0.5 - 1) + 0.25 * (math.exp(-1.0) + 1.0 - 1)
+    assert loss.kl == pytest.approx(expected)
+    assert loss.value.item() == pytest.approx(2 * expected)
+    torch.testing.assert_close(log_probs.grad, 2 * weights * (1 - (reference - log_probs.detach()).exp()))
 
 
 def test_cross_entropy_is_the_weighted_negative_log_likelihood():
-    assert cross_entropy(torch.tensor([-1.0, -3.0]), torch.tensor([0.25, 0.75])).item() == pytest.approx(2.5)
+    loss = cross_entropy(torch.tensor([-1.0, -3.0]), torch.tensor([0.25, 0.75]))
+    assert loss.value.item() == pytest.approx(2.5)
 
 
 # --- optimizer
@@ -283,7 +305,10 @@ def test_what_lies_below_the_trainable_layers_does_not_move(tmp_path, student, s
         run_training(tmp_path / "more", settings.model_copy(update={"trainable_layers": last + 2}), examples)
 
 
-@pytest.mark.parametrize("algorithm", [{"type": "sft", "batch_size": 3}, SRL])
+DR_GRPO = SRL | {"objective": {"normalise": "constant", "divide_by_std": False, "kl_weight": 0.1}}
+
+
+@pytest.mark.parametrize("algorithm", [{"type": "sft", "batch_size": 3}, SRL, DR_GRPO])
 def test_a_killed_run_that_is_called_again_ends_with_the_same_weights_bit_for_bit(
     tmp_path, student, steps, easy_reward, monkeypatch, algorithm
 ):
@@ -335,6 +360,19 @@ def test_srl_learns_to_earn_a_reward(tmp_path, student, steps, easy_reward):
     lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
     rewards = [line["collected"]["reward_mean"] for line in lines]
     assert sum(rewards[-3:]) > 1.2 * sum(rewards[:3])
+
+
+def test_a_kl_term_compares_with_the_student_as_the_run_began_and_holds_it_near(tmp_path, student, steps, easy_reward):
+    examples = load_examples([steps], [TASK], ("faithful",)).examples
+    divergence = {}
+    for weight in (0.001, 100.0):
+        algorithm = SRL | {"objective": {"kl_weight": weight}}
+        settings = config(student, steps, algorithm=algorithm, updates=6, save_every=3, optimizer={"lr": 1e-2})
+        run_training(tmp_path / f"run-{weight}", settings, examples)
+        lines = (tmp_path / f"run-{weight}/metrics.jsonl").read_text().splitlines()
+        divergence[weight] = [json.loads(line)["kl"] for line in lines]
+        assert divergence[weight][0] == pytest.approx(0, abs=1e-6)
+    assert 0 < sum(divergence[100.0]) < 0.7 * sum(divergence[0.001])
 
 
 def test_srl_without_any_signal_says_so_in_one_sentence(tmp_path, student, steps):

@@ -7,7 +7,7 @@ from typing import NamedTuple, Protocol
 from torch import Tensor
 
 from swe_srl.training.data import Cursor
-from swe_srl.training.objective import Group
+from swe_srl.training.objective import Group, Loss
 
 
 class Batch(NamedTuple):
@@ -15,7 +15,7 @@ class Batch(NamedTuple):
 
     groups: list[Group]
     weights: list[Tensor]
-    """For each group, the weights of its answer tokens; over the batch they sum to 1."""
+    """For each group, the weights of its answer tokens."""
     metrics: dict[str, float | int | dict[str, int]]
     """How it was come by."""
 
@@ -29,8 +29,8 @@ class Algorithm(Protocol):
     def collect(self, cursor: Cursor, update: int) -> Batch:
         """The next batch; moves `cursor`. Depends on seed, weights, cursor, update and `state` alone."""
 
-    def loss(self, log_probs: Tensor, groups: list[Group], weights: Tensor) -> tuple[Tensor, Tensor]:
-        """Loss of some of the batch's groups from the (N,) log-probabilities of their answer tokens, and the clipped share."""
+    def loss(self, log_probs: Tensor, groups: list[Group], weights: Tensor) -> Loss:
+        """Loss of some of the batch's groups from the (N,) log-probabilities of their answer tokens."""
 
     def state(self) -> list[Group]:
         """Groups kept for the next update."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 from swe_srl.dialogue import format_completion
@@ -12,7 +11,7 @@ from swe_srl.policy.local import LocalPolicy
 from swe_srl.training.algorithms.base import Batch
 from swe_srl.training.config import SftConfig, TrainConfig
 from swe_srl.training.data import Cursor, Example
-from swe_srl.training.objective import Group, cross_entropy, token_weights
+from swe_srl.training.objective import Group, Loss, cross_entropy, token_weights
 
 
 class Sft:
@@ -33,17 +32,17 @@ class Sft:
         del update
         groups = [self._group(self._examples[index]) for index in cursor.take(self._settings.batch_size)]
         num_cut = sum(group.completions[0][-1] != self._policy.codec.end_of_turn for group in groups)
-        return Batch(groups, token_weights(groups, "token"), {"num_targets_cut": num_cut})
+        return Batch(groups, token_weights(groups, "token", self._config.max_new_tokens), {"num_targets_cut": num_cut})
 
     def _group(self, example: Example) -> Group:
         prompt = self._policy.prompt(example.messages(self._config.context))
         target = self._policy.codec.target(format_completion(example.step.thought, example.step.command))
         return Group(example.step.step_id, prompt.ids, (target[: self._config.max_new_tokens],))
 
-    def loss(self, log_probs: Tensor, groups: list[Group], weights: Tensor) -> tuple[Tensor, Tensor]:
+    def loss(self, log_probs: Tensor, groups: list[Group], weights: Tensor) -> Loss:
         """Token-wise cross-entropy."""
         del groups
-        return cross_entropy(log_probs, weights), torch.zeros(())
+        return cross_entropy(log_probs, weights)
 
     def state(self) -> list[Group]:
         """Nothing is kept between updates."""

@@ -15,10 +15,11 @@ from torch import Tensor
 from swe_srl.errors import UserError
 from swe_srl.policy.base import Completion, Sampling
 from swe_srl.policy.local import LocalPolicy
+from swe_srl.policy.scoring import score
 from swe_srl.training.algorithms.base import Batch
 from swe_srl.training.config import SrlConfig, TrainConfig
 from swe_srl.training.data import Cursor, Example
-from swe_srl.training.objective import Group, per_token, policy_gradient, token_weights
+from swe_srl.training.objective import Group, Loss, flat, per_token, policy_gradient, token_weights
 from swe_srl.training.selection import Sampled, Selection, fill
 
 
@@ -26,12 +27,19 @@ class Srl:
     """See Algorithm."""
 
     def __init__(
-        self, settings: SrlConfig, config: TrainConfig, examples: Sequence[Example], policy: LocalPolicy
+        self,
+        settings: SrlConfig,
+        config: TrainConfig,
+        examples: Sequence[Example],
+        policy: LocalPolicy,
+        reference: LocalPolicy | None = None,
     ) -> None:
+        """`reference`: the frozen student that `objective.kl_weight` holds on to."""
         self._settings = settings
         self._config = config
         self._examples = examples
         self._policy = policy
+        self._reference = reference
         self._reward = settings.reward.build()
         self._left_over: list[Group] = []
         self.temperature = settings.temperature
@@ -45,7 +53,7 @@ class Srl:
 
         selection = fill(
             settings.batch_size, self._left_over, sample, min_std=settings.min_reward_std, max_rounds=settings.max_rounds,
-            keep_old=settings.objective.old_log_probs == "sampler",
+            keep_old=settings.objective.old_log_probs == "sampler", divide_by_std=settings.objective.divide_by_std,
         )  # fmt: skip
         self._left_over = selection.left_over
         if not selection.groups:
@@ -54,8 +62,17 @@ class Srl:
                 f"update {update}: none of {len(selection.sampled)} sampled groups has differing rewards ({thrown}): warm the student up with SFT first, "
                 "raise max_new_tokens or the temperature, or lower min_reward_std"
             )
-        weights = token_weights(selection.groups, settings.objective.normalise)
-        return Batch(selection.groups, weights, _metrics(selection, settings.batch_size))
+        weights = token_weights(selection.groups, settings.objective.normalise, self._config.max_new_tokens)
+        return Batch(self._compare(selection.groups), weights, _metrics(selection, settings.batch_size))
+
+    def _compare(self, groups: list[Group]) -> list[Group]:
+        """The groups with the reference's log-probabilities, where there is a reference."""
+        if self._reference is None:
+            return groups
+        scores = score(
+            self._reference.model, groups, temperature=self.temperature, max_tokens=self._config.micro_batch_tokens
+        )
+        return [group._replace(reference_log_probs=rows) for group, rows in zip(groups, scores, strict=True)]
 
     def _sample(self, examples: Sequence[Example], update: int, round_: int) -> list[Sampled]:
         settings, config = self._settings, self._config
@@ -83,17 +100,18 @@ class Srl:
             rewards,
         )
 
-    def loss(self, log_probs: Tensor, groups: list[Group], weights: Tensor) -> tuple[Tensor, Tensor]:
-        """The clipped policy gradient."""
-        advantages = torch.cat([per_token(group) for group in groups]).to(log_probs)
-        old = log_probs.detach().clone()
-        start = 0
-        for group in groups:
-            stop = start + sum(len(completion) for completion in group.completions)
-            if group.old_log_probs is not None:
-                old[start:stop] = torch.tensor([value for row in group.old_log_probs for value in row])
-            start = stop
-        return policy_gradient(log_probs, old, advantages, weights, self._settings.objective)
+    def loss(self, log_probs: Tensor, groups: list[Group], weights: Tensor) -> Loss:
+        """The clipped policy gradient. Fresh groups are their own old policy: their ratio is 1."""
+        own = torch.split(log_probs.detach(), [sum(map(len, group.completions)) for group in groups])
+        old = [
+            values if group.old_log_probs is None else flat(group.old_log_probs).to(values)
+            for group, values in zip(groups, own, strict=True)
+        ]
+        reference = [flat(group.reference_log_probs) for group in groups if group.reference_log_probs is not None]
+        return policy_gradient(
+            log_probs, torch.cat(old), torch.cat([per_token(group) for group in groups]).to(log_probs), weights,
+            self._settings.objective, torch.cat(reference).to(log_probs) if reference else None,
+        )  # fmt: skip
 
     def state(self) -> list[Group]:
         """Kept groups that did not fit into the last batch."""
