@@ -149,6 +149,8 @@ class StepAgreement(Record):
     num_samples: int = Field(ge=1)
     similarity: float
     """Mean reward of the samples; one in which no action could be found counts as 0."""
+    similarity_std: float = Field(ge=0)
+    """Population standard deviation of the same; 0 where all samples are alike."""
     num_well_formed: int = Field(ge=0)
     """Samples in which an action could be found."""
     num_same_tool: int = Field(ge=0)

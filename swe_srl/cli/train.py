@@ -39,6 +39,7 @@ def train(
     from swe_srl.store import Run
     from swe_srl.training.config import TrainConfig
     from swe_srl.training.data import load_examples
+    from swe_srl.training.difficulty import choose
 
     table = apply_overrides(read_toml(config), set_ or [])
     given = {"model": model, "steps": [str(path) for path in steps or []], "tasks": tasks}
@@ -47,7 +48,7 @@ def train(
         raise ConfigError("no steps to train on: give --steps FILE (what `swe-srl replay` wrote)")
     if not settings.tasks:
         raise ConfigError("no tasks: give --tasks with the task repository that the steps were made on")
-    data = load_examples(settings.steps, load_tasks(settings.tasks), settings.fidelity)
+    data = choose(load_examples(settings.steps, load_tasks(settings.tasks), settings.fidelity), settings.difficulty)
     total = settings.num_updates(len(data.examples))
     say(_plan(settings.algorithm.type, len(data.examples), data.num_steps, data.left_out, total))
     if dry_run:

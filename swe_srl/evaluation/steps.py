@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
@@ -127,6 +128,7 @@ def measure_step(step: Step, completions: Sequence[Completion], reward: RewardFn
         tool=step.command.tool,
         num_samples=len(completions),
         similarity=math.fsum(values) / len(values),
+        similarity_std=statistics.pstdev(values),
         num_well_formed=sum(command is not None for command in commands),
         num_same_tool=sum(command is not None and command.tool == step.command.tool for command in commands),
         mean_tokens=sum(completion.num_tokens for completion in completions) / len(completions),

@@ -72,6 +72,19 @@ class SrlConfig(Config):
     objective: ObjectiveConfig = ObjectiveConfig()
 
 
+class DifficultyConfig(Config):
+    """Which steps are worth training on, and in which order, by how a frozen reference did at them before."""
+
+    measured: str
+    """Run directory of `swe-srl agree` over the training steps, with the reference as its --policy."""
+    min_std: float | None = Field(None, ge=0)
+    """Only steps at which the reference's similarities differ by more than this (population standard deviation)."""
+    max_mean: float | None = Field(None, gt=0, le=1)
+    """Only steps at which its mean similarity is below this. With `min_std = 0` these are PivotRL's pivots (arXiv 2603.21383)."""
+    order: Literal["shuffled", "easy_first"] = "shuffled"
+    """`easy_first`: each epoch goes through five bands, from what the reference does best to what it does worst."""
+
+
 AlgorithmConfig = Annotated[SftConfig | SrlConfig, Field(discriminator="type")]
 
 
@@ -88,6 +101,8 @@ class TrainConfig(Config):
     context: ContextConfig = ContextConfig()
     fidelity: tuple[FidelityStatus, ...] = ("faithful", "drifted")
     """Steps that may be targets, by how they replayed. Nothing after a lost step is used, neither as target nor as history."""
+    difficulty: DifficultyConfig | None = None
+    """Choice and order of the steps by a reference; all of them, shuffled, where null."""
     optimizer: OptimizerConfig = OptimizerConfig()
     trainable_layers: int | None = Field(None, ge=1)
     """Only the last so many transformer layers learn, and the backward pass ends there; all of the model where null."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import random
+import statistics
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,6 +23,8 @@ class Example(NamedTuple):
     task: Task
     trajectory: tuple[Step, ...]
     """All usable steps of the trajectory, this one at `step.index`."""
+    ease: float = 0.0
+    """Mean similarity that a frozen reference had here, where it was measured."""
 
     def messages(self, context: ContextConfig) -> list[Message]:
         """What the student is shown before this step."""
@@ -82,17 +86,27 @@ def _task(step: Step, known: Mapping[str, Task]) -> Task:
     return known[step.task_id]
 
 
+NUM_BANDS = 5
+"""Parts of an epoch that goes from easy to hard."""
+
+
 class Cursor:
     """An endless, seeded walk over the examples: every epoch is a new shuffle of all units, each of which stays together."""
 
-    def __init__(self, units: Sequence[str], seed: int, position: int = 0) -> None:
-        """`units`: what each example belongs to, its trajectory or itself."""
+    def __init__(self, units: Sequence[str], seed: int, ease: Sequence[float] | None = None) -> None:
+        """`units`: what each example belongs to, its trajectory or itself; with `ease`, the easiest fifth of the units comes first."""
         self._of: dict[str, list[int]] = defaultdict(list)
         for index, unit in enumerate(units):
             self._of[unit].append(index)
         self._num_examples = len(units)
         self._seed = seed
-        self.position = position
+        self._bands = [sorted(self._of)]
+        if ease is not None:
+            means = {unit: statistics.fmean(ease[index] for index in own) for unit, own in self._of.items()}
+            ranked = sorted(self._bands[0], key=lambda unit: -means[unit])
+            cuts = [len(ranked) * band // NUM_BANDS for band in range(NUM_BANDS + 1)]
+            self._bands = [ranked[start:stop] for start, stop in pairwise(cuts)]
+        self.position = 0
         """Examples handed out so far; all there is to know to go on."""
 
     def take(self, count: int) -> list[int]:
@@ -109,6 +123,10 @@ class Cursor:
         return taken
 
     def _order(self, epoch: int) -> list[int]:
-        units = sorted(self._of)
-        random.Random(f"{self._seed}/{epoch}").shuffle(units)
-        return [index for unit in units for index in self._of[unit]]
+        rng = random.Random(f"{self._seed}/{epoch}")
+        order: list[int] = []
+        for band in self._bands:
+            units = list(band)
+            rng.shuffle(units)
+            order += [index for unit in units for index in self._of[unit]]
+        return order

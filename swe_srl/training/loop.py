@@ -68,9 +68,11 @@ def train(config: TrainConfig, examples: Sequence[Example], run: Run, *, progres
 
 
 def _cursor(config: TrainConfig, examples: Sequence[Example]) -> Cursor:
+    by_ease = config.difficulty is not None and config.difficulty.order == "easy_first"
+    ease = [example.ease for example in examples] if by_ease else None
     if config.shuffle == "steps":
-        return Cursor([example.step.step_id for example in examples], config.seed)
-    return Cursor([example.step.trajectory_id for example in examples], config.seed)
+        return Cursor([example.step.step_id for example in examples], config.seed, ease)
+    return Cursor([example.step.trajectory_id for example in examples], config.seed, ease)
 
 
 def make_algorithm(config: TrainConfig, examples: Sequence[Example], policy: LocalPolicy) -> Algorithm:

@@ -173,6 +173,7 @@ def test_a_malformed_sample_counts_as_nothing() -> None:
         1,
         20.0,
     )
+    assert row.similarity_std == pytest.approx(0.4249, abs=1e-4)
 
 
 def test_the_model_sees_the_last_rounds_and_not_the_answer(tmp_path: Path) -> None:

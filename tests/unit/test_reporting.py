@@ -58,7 +58,7 @@ def add_agreement(path: Path, model: str, similarities: dict[str, float]) -> Pat
             rows.write(
                 StepAgreement(
                     step_id=step_id, trajectory_id=step_id[0], task_id=step_id[0], model=model, tool="bash",
-                    num_samples=4, similarity=value, num_well_formed=3, num_same_tool=2,
+                    num_samples=4, similarity=value, similarity_std=0.1, num_well_formed=3, num_same_tool=2,
                 )
             )  # fmt: skip
     return path

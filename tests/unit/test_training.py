@@ -10,12 +10,13 @@ pytest.importorskip("transformers", reason="needs the train extra")
 
 from swe_srl.dialogue import ContextConfig
 from swe_srl.errors import ConfigError, FormatError, UnknownTask, UserError
-from swe_srl.schema import Command, Fidelity, Reward, Step, Task
+from swe_srl.schema import Command, Fidelity, Reward, Step, StepAgreement, Task
 from swe_srl.settings import PRESETS, load
 from swe_srl.store import Appender, Run
 from swe_srl.testing.tiny import tiny_student
-from swe_srl.training.config import ObjectiveConfig, OptimizerConfig, TrainConfig
+from swe_srl.training.config import DifficultyConfig, ObjectiveConfig, OptimizerConfig, TrainConfig
 from swe_srl.training.data import Cursor, load_examples
+from swe_srl.training.difficulty import choose
 from swe_srl.training.objective import Group, cross_entropy, group_advantages, per_token, policy_gradient, token_weights
 from swe_srl.training.optimizer import MasterOptimizer, learning_rate
 from swe_srl.training.selection import Sampled, fill, reason_to_drop
@@ -115,7 +116,9 @@ def test_the_cursor_sees_every_example_once_an_epoch_and_goes_on_where_it_was():
     first, second = cursor.take(5), cursor.take(5)
     assert sorted(first) == sorted(second) == list(range(5))
     assert first != second
-    assert Cursor(of, seed=1, position=3).take(4) == (first + second)[3:7]
+    resumed = Cursor(of, seed=1)
+    resumed.position = 3
+    assert resumed.take(4) == (first + second)[3:7]
 
 
 def test_the_cursor_keeps_the_steps_of_a_trajectory_together():
@@ -124,6 +127,60 @@ def test_the_cursor_keeps_the_steps_of_a_trajectory_together():
     assert [of[index] for index in order[::4]] != sorted(set(of), key=int)
     for start in range(0, 40, 4):
         assert order[start : start + 4] == list(range(order[start], order[start] + 4))
+
+
+def test_an_epoch_by_difficulty_goes_from_easy_to_hard_in_bands_that_are_shuffled():
+    ease = [index / 20 for index in range(20)]
+    order = Cursor([str(index) for index in range(20)], seed=1, ease=ease).take(40)
+    bands = [order[start : start + 4] for start in range(0, 40, 4)]
+    assert [sorted(band) for band in bands] == 2 * [
+        [16, 17, 18, 19],
+        [12, 13, 14, 15],
+        [8, 9, 10, 11],
+        [4, 5, 6, 7],
+        [0, 1, 2, 3],
+    ]
+    assert bands[:5] != bands[5:]
+
+
+# --- difficulty
+
+
+def measured(path, similarities):
+    """A run of `swe-srl agree`: step → mean and standard deviation of the similarities there."""
+    with Run(path).append("step_agreement.jsonl", StepAgreement) as rows:
+        for step_id, (mean, std) in similarities.items():
+            row = StepAgreement(
+                step_id=step_id, trajectory_id="a", task_id="toy-1", model="reference", tool="bash", num_samples=4,
+                similarity=mean, similarity_std=std, num_well_formed=4, num_same_tool=4,
+            )  # fmt: skip
+            rows.write(row)
+    return str(path)
+
+
+def test_pivots_are_the_steps_that_the_reference_neither_always_nor_easily_gets(tmp_path):
+    data = load_examples(
+        [write(tmp_path / "s.jsonl", [step(i, trajectory="a") for i in range(4)])], [TASK], ("faithful",)
+    )
+    run = measured(tmp_path / "run", {"a/0": (0.3, 0.1), "a/1": (0.9, 0.1), "a/2": (0.2, 0.0), "a/3": (0.5, 0.2)})
+    chosen = choose(data, DifficultyConfig(measured=run, min_std=0.0, max_mean=0.6))
+    assert [(example.step.index, example.ease) for example in chosen.examples] == [(0, 0.3), (3, 0.5)]
+    assert chosen.left_out == {"easy for the reference": 1, "alike under the reference": 1}
+    assert choose(data, None) == data
+    assert len(choose(data, DifficultyConfig(measured=run, order="easy_first")).examples) == 4
+    with pytest.raises(UserError, match=r"none of 4 steps passes min_std 0\.5"):
+        choose(data, DifficultyConfig(measured=run, min_std=0.5))
+
+
+def test_a_reference_that_was_not_measured_everywhere_is_refused(tmp_path):
+    data = load_examples(
+        [write(tmp_path / "s.jsonl", [step(i, trajectory="a") for i in range(2)])], [TASK], ("faithful",)
+    )
+    with pytest.raises(UserError, match=r"no step_agreement\.jsonl in .*swe-srl agree"):
+        choose(data, DifficultyConfig(measured=str(tmp_path)))
+    run = measured(tmp_path / "run", {"a/0": (0.3, 0.1)})
+    with pytest.raises(UserError, match=r"lacks step 'a/1'.*--limit"):
+        choose(data, DifficultyConfig(measured=run))
 
 
 # --- selection
