@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from difflib import SequenceMatcher
 
+from swe_srl.rewards.similarity import similarity as shared_characters
 from swe_srl.runtime.base import CommandResult
 from swe_srl.schema import Fidelity, Turn
 
@@ -50,14 +52,12 @@ def normalise(output: str) -> str:
 
 def similarity(now: str, then: str) -> float:
     """Similarity of two outputs after normalisation: 2M / T over their lines where they are many, else over their characters."""
-    from cydifflib import SequenceMatcher
-
     a, b = normalise(now), normalise(then)
     if a == b:
         return 1.0
     if len(a) + len(b) > 2000:  # by lines: thousands of characters would take seconds
-        return float(SequenceMatcher(None, a.splitlines(), b.splitlines(), autojunk=False).ratio())
-    return float(SequenceMatcher(None, a, b, autojunk=False).ratio())
+        return SequenceMatcher(None, a.splitlines(), b.splitlines(), autojunk=False).ratio()
+    return shared_characters(a, b)
 
 
 def compare(now: CommandResult, tree_now: str, then: Turn) -> Fidelity:

@@ -6,6 +6,8 @@ lengths. Only the action counts; the thinking is free.
 
 from __future__ import annotations
 
+from contextlib import suppress
+from difflib import SequenceMatcher
 from typing import Literal
 
 from swe_srl.dialogue import format_action, parse
@@ -19,11 +21,14 @@ def similarity(student: str, expert: str, *, autojunk: bool = False) -> float:
 
     Not symmetric: the student's text is always the first sequence, the expert's the second.
     """
-    from cydifflib import SequenceMatcher  # difflib's algorithm and results, compiled: about 20 times as fast
-
     # autojunk=False: from 200 characters on, difflib treats frequent characters as junk, and two commands of 432
     # characters that differ by one letter a line score 0.04 instead of 0.97.
-    return float(SequenceMatcher(None, student, expert, autojunk=autojunk).ratio())
+    if not autojunk:
+        from difflib_fast import ratio  # difflib's results by a suffix automaton: scripts/bench/reward.py
+
+        with suppress(UnicodeEncodeError):  # half a surrogate pair, which that library's strings cannot hold
+            return ratio(student, expert)
+    return SequenceMatcher(None, student, expert, autojunk=autojunk).ratio()
 
 
 class SimilarityConfig(Config):

@@ -14,7 +14,7 @@ from swe_srl.schema import Command
 
 LS = Command(tool="bash", arguments={"command": "ls -la"})
 SUBMIT = Command(tool="submit")
-words = st.text(alphabet="ab \n<é", max_size=300)
+words = st.text(alphabet="ab \n<é漢🙂\ud800", max_size=300)
 
 
 @given(words, words, st.booleans())
