@@ -1,0 +1,126 @@
+"""`swe-srl train` as a process of its own, killed with -9 at five random moments and called again each time."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("torch", reason="needs the train extra")
+pytest.importorskip("transformers", reason="needs the train extra")
+
+from swe_srl.policy.load import last_checkpoint
+from swe_srl.schema import Command, Fidelity, Step
+from swe_srl.store import Appender
+from swe_srl.testing.tiny import tiny_student
+
+pytestmark = [pytest.mark.torch, pytest.mark.timeout(600)]
+
+NUM_KILLS = 5
+COMMON = """
+dtype = "fp32"
+device = "cpu"
+max_prompt_tokens = 512
+max_new_tokens = 64
+"""
+SFT = (
+    COMMON
+    + """
+updates = 60
+save_every = 60
+[algorithm]
+type = "sft"
+batch_size = 8
+[optimizer]
+lr = 5e-3
+"""
+)
+SRL = COMMON + """
+updates = 24
+save_every = 2
+[algorithm]
+type = "srl"
+batch_size = 3
+group_size = 4
+temperature = 1.3
+min_reward_std = 0.0
+[optimizer]
+lr = 1e-4
+"""  # fmt: skip
+
+
+def test_a_run_killed_five_times_ends_with_the_weights_of_one_that_was_not_bit_for_bit(tmp_path: Path) -> None:
+    write_inputs(tmp_path)
+    assert train(tmp_path, "sft", "tiny").wait() == 0
+    assert train(tmp_path, "srl", "sft", out="whole").wait() == 0
+
+    rng = random.Random()
+    for _ in range(NUM_KILLS):
+        before = updates(tmp_path / "killed")
+        process = train(tmp_path, "srl", "sft", out="killed")
+        while updates(tmp_path / "killed") == before and process.poll() is None:
+            time.sleep(0.005)
+        time.sleep(rng.uniform(0, 0.4))
+        assert process.poll() is None, "it ended before it could be killed: give it more updates"
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    assert train(tmp_path, "srl", "sft", out="killed").wait() == 0
+
+    ours, theirs = (final_weights(tmp_path / run) for run in ("whole", "killed"))
+    assert ours == theirs
+    assert ours != final_weights(tmp_path / "sft")
+    assert what_was_learned(tmp_path / "whole") == what_was_learned(tmp_path / "killed")
+
+
+def write_inputs(path: Path) -> None:
+    """A student, a task, and the steps of two trajectories."""
+    tiny_student(path / "tiny", width=64)
+    row = {"instance_id": "toy-1", "repo": "toy", "base_commit": "0", "problem_statement": "f(1) is 3", "image": "toy"}
+    (path / "tasks.jsonl").write_text(json.dumps(row) + "\n")
+    with Appender(path / "steps.jsonl") as file:
+        for name in "ab":
+            for index in range(4):
+                command = Command(tool="bash", arguments={"command": f"cat {name}/file_{index}.py"})
+                file.write(
+                    Step(
+                        step_id=f"{name}/{index}", trajectory_id=name, task_id="toy-1", index=index, thought=f"thought {index}",
+                        command=command, observation=f"content {index}", exit_code=0,
+                        fidelity=Fidelity(exit_code=True, output=1.0, tree=None, status="faithful"),
+                    )
+                )  # fmt: skip
+    (path / "sft.toml").write_text(SFT)
+    (path / "srl.toml").write_text(SRL)
+
+
+def train(path: Path, config: str, model: str, *, out: str = "") -> subprocess.Popen[bytes]:
+    """`swe-srl train`, started."""
+    words = ["train", f"{config}.toml", "--steps", "steps.jsonl", "--tasks", "tasks.jsonl", "--model", model]
+    command = [sys.executable, "-m", "swe_srl.cli", *words, "--out", out or config]
+    log = (path / f"{out or config}.log").open("ab")
+    return subprocess.Popen(command, cwd=path, stdout=log, stderr=log)
+
+
+def updates(run: Path) -> int:
+    """Lines of metrics so far."""
+    path = run / "metrics.jsonl"
+    return path.read_bytes().count(b"\n") if path.is_file() else 0
+
+
+def final_weights(run: Path) -> bytes:
+    """The last checkpoint's tensors."""
+    path = last_checkpoint(run)
+    assert path is not None
+    return (path / "model.safetensors").read_bytes()
+
+
+def what_was_learned(run: Path) -> list[dict[str, object]]:
+    """The metrics without their durations."""
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in row.items() if not key.endswith("_s")} for row in rows]
