@@ -10,11 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
+
+if TYPE_CHECKING:
+    from torch.nn.attention.flex_attention import BlockMask
 
 IMPLEMENTATION = "swe_srl"
 """Name under which `attend` is known to transformers."""
@@ -91,13 +94,23 @@ class TreePlan:
         self.nodes = tuple(nodes)
         self.sights = tuple(sights)
         self.long, self.short = _by_length(self.nodes)
+        self._block_mask: BlockMask | None = None
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
         """See Plan; the batch is one row."""
         del layer
-        if query.device.type != "cpu":
-            return dense(query, key, value, self, scale)
-        return blockwise(query, key, value, self, scale)
+        if query.device.type == "cpu":
+            return blockwise(query, key, value, self, scale)
+        if query.device.type == "cuda":
+            return self._flex(query, key, value, scale)
+        return dense(query, key, value, self, scale)
+
+    def _flex(self, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+        from swe_srl.policy.flex import block_mask, flex
+
+        if self._block_mask is None:
+            self._block_mask = block_mask(self, query.device)
+        return flex(query, key, value, self._block_mask, scale)
 
     def mask(self, device: torch.device) -> Tensor:
         """(T, T) whether a query (first axis) sees a key."""

@@ -11,6 +11,7 @@ torch = pytest.importorskip("torch", reason="needs the train extra")
 pytest.importorskip("transformers", reason="needs the train extra")
 
 from swe_srl.dialogue import ContextConfig, Message, format_completion, render
+from swe_srl.policy import flex
 from swe_srl.policy.attention import blockwise, dense
 from swe_srl.policy.load import load_student
 from swe_srl.policy.scoring import token_log_probs
@@ -155,6 +156,40 @@ def test_attention_node_by_node_equals_the_dense_mask(heads, batch):
         results.append((out, *torch.autograd.grad((out * weight).sum(), (query, key, value))))
     for fast, plain in zip(*results, strict=True):
         torch.testing.assert_close(fast, plain, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("batch", [*BATCHES.values(), trajectory(12, 8)], ids=[*BATCHES, "many blocks"])
+def test_the_block_mask_for_cuda_grants_what_the_dense_mask_does_and_names_no_block_too_many(batch):
+    from torch.nn.attention.flex_attention import create_mask
+
+    plan = TokenTree(batch).row().plan
+    mask = plan.mask("cpu")
+    tokens = len(mask)
+    rule = flex.visible(plan, torch.device("cpu"))
+    assert torch.equal(create_mask(rule, None, None, tokens, tokens, device="cpu")[0, 0], mask)
+
+    num_blocks = -(-tokens // flex.BLOCK)
+    padded = torch.zeros(num_blocks * flex.BLOCK, num_blocks * flex.BLOCK, dtype=torch.bool)
+    padded[:tokens, :tokens] = mask
+    by_block = padded.reshape(num_blocks, flex.BLOCK, num_blocks, flex.BLOCK)
+    touched, whole = flex.blocks(plan)
+    assert torch.equal(touched, by_block.any(dim=3).any(dim=1))
+    assert not (whole & ~by_block.all(dim=3).all(dim=1)).any()
+
+    made = flex.block_mask(plan, torch.device("cpu"))
+    assert torch.equal(made.to_dense()[0, 0].bool(), touched)
+    assert tuple(made.shape[-2:]) == (tokens, tokens)
+
+
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+def test_flex_attention_under_the_block_mask_equals_the_dense_mask():
+    torch.manual_seed(0)
+    plan = TokenTree(trajectory(5, 3)).row().plan
+    tokens = plan.nodes[-1].stop
+    query, key, value = (torch.randn(1, heads, tokens, 16) for heads in (4, 2, 2))
+    made = flex.block_mask(plan, torch.device("cpu"))
+    out = flex.flex_attention(query, key, value, block_mask=made, scale=0.25, enable_gqa=True)
+    torch.testing.assert_close(out, dense(query, key, value, plan, 0.25))
 
 
 @st.composite
