@@ -128,6 +128,14 @@ class LocalPolicy:
         """To be called when the weights have changed: what was read with the old ones is of no use."""
         self._cache.clear()
 
+    def checkpoint_activations(self) -> None:
+        """From now on a pass with gradients keeps only what goes into each layer."""
+        # Before transformers 5.22 under an older name.
+        enable = (
+            getattr(self.model, "activation_checkpointing_enable", None) or self.model.gradient_checkpointing_enable
+        )
+        enable({"use_reentrant": False})
+
     def close(self) -> None:
         """Free the weights."""
         self.model = None

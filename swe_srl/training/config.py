@@ -128,6 +128,8 @@ class TrainConfig(Config):
     """Of one sampled answer; longer expert answers are cut from SFT's targets and counted."""
     micro_batch_tokens: int = Field(2048, ge=1)
     """Tokens in one forward and backward pass; one group is never split."""
+    activation_checkpointing: bool = False
+    """Keep only what goes into each layer and compute the rest again in the backward pass: less memory, more time."""
 
     def num_updates(self, num_examples: int) -> int:
         """Updates of the whole run over `num_examples` steps."""

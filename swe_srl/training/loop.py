@@ -45,6 +45,8 @@ def train(config: TrainConfig, examples: Sequence[Example], run: Run, *, progres
     )
     if config.trainable_layers is not None:
         freeze_below(policy.model, config.trainable_layers)
+    if config.activation_checkpointing:
+        policy.checkpoint_activations()
     trainer = Trainer(config, policy, make_algorithm(config, examples, policy), _cursor(config, examples), total)
     done = 0
     if found is not None:

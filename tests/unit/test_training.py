@@ -365,6 +365,24 @@ def test_what_lies_below_the_trainable_layers_does_not_move(tmp_path, student, s
 DR_GRPO = SRL | {"objective": {"normalise": "constant", "divide_by_std": False, "kl_weight": 0.1}}
 
 
+def test_checkpointing_activations_computes_the_layers_twice_and_changes_nothing_else(tmp_path, student, steps):
+    examples = load_examples([steps], [TASK], ("faithful",)).examples
+    calls = {"plain": 0, "saving": 0}
+    final = {}
+    for name in calls:
+
+        def count(module, *_, name=name):
+            calls[name] += isinstance(module, torch.nn.Linear)
+
+        settings = config(student, steps, activation_checkpointing=name == "saving")
+        hook = torch.nn.modules.module.register_module_forward_hook(count)
+        final[name] = weights_of(run_training(tmp_path / name, settings, examples))
+        hook.remove()
+    assert 1.8 * calls["plain"] < calls["saving"] <= 2 * calls["plain"]  # it stops once it has what it needs
+    for name, weight in final["plain"].items():
+        assert torch.equal(weight, final["saving"][name]), name
+
+
 @pytest.mark.parametrize("algorithm", [{"type": "sft", "batch_size": 3}, SRL, DR_GRPO])
 def test_a_killed_run_that_is_called_again_ends_with_the_same_weights_bit_for_bit(
     tmp_path, student, steps, easy_reward, monkeypatch, algorithm
