@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import torch
@@ -46,10 +47,10 @@ class DecodePlan:
         """`ends`: where each row's prompt ends, rows of one prompt together; `capacity`: tokens that a row may have of its own."""
         self._cache = cache
         self._ends = list(ends)
-        self._make = _Padded if len(set(ends)) == len(ends) else _ByPrompt
+        self._make = _ByLength if len(set(ends)) == len(ends) else _ByPrompt
         self._capacity = capacity
         self._own: list[tuple[Tensor, Tensor]] = []
-        self._pasts: list[_Padded | _ByPrompt] = []
+        self._pasts: list[_ByLength | _ByPrompt] = []
         self._length = 0
 
     def advance(self) -> None:
@@ -102,36 +103,65 @@ class _ByPrompt:
         return torch.cat(outs), torch.cat(lses)
 
 
-class _Padded:
-    """Every row has a prompt of its own: all pasts side by side, padded to the longest, one call of the kernel for all."""
+NUM_LENGTHS = 3
+"""Batches of like length into which rows with prompts of their own are sorted."""
+
+
+class _ByLength:
+    """Every row has a prompt of its own: rows of like length lie side by side, one call of the kernel for each such batch."""
 
     def __init__(self, ends: Sequence[End], pasts: Mapping[End, Past]) -> None:
-        lengths = [pasts[end].keys.shape[2] for end in ends]
-        like = pasts[ends[0]].keys
-        shape = (len(ends), like.shape[1], max(lengths), like.shape[3])
-        self._keys, self._values = like.new_zeros(shape), like.new_zeros(shape)
-        self._mask = like.new_full((len(ends), 1, 1, max(lengths)), float("-inf"))
-        for row, (end, length) in enumerate(zip(ends, lengths, strict=True)):
-            self._keys[row, :, :length] = pasts[end].keys[0]
-            self._values[row, :, :length] = pasts[end].values[0]
-            self._mask[row, :, :, :length] = 0.0
-        self._rows = torch.arange(len(ends), device=like.device)
+        order = sorted(range(len(ends)), key=lambda row: pasts[ends[row]].keys.shape[2])
+        cuts = [len(order) * number // NUM_LENGTHS for number in range(NUM_LENGTHS + 1)]
+        batches = [order[start:stop] for start, stop in pairwise(cuts) if start < stop]
+        self._batches = [_Padded(rows, [pasts[ends[row]] for row in rows]) for rows in batches]
 
     def keep(self, rows: Tensor) -> None:
-        self._rows = self._rows.index_select(0, rows)
-        # To copy all that is left costs as much as a few tokens: only when a good part of it is of no more use.
-        if len(self._rows) <= 0.75 * len(self._keys):
-            self._keys, self._values = self._keys[self._rows], self._values[self._rows]
-            self._mask = self._mask[self._rows]
-            self._rows = torch.arange(len(self._rows), device=self._rows.device)
+        for batch in self._batches:
+            batch.keep(rows)
+        self._batches = [batch for batch in self._batches if len(batch.rows)]
 
     def seen_by(self, query: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-        if len(self._rows) < len(self._keys):
-            asked = query.new_zeros(len(self._keys), *query.shape[1:])
-            asked[self._rows] = query
-            out, lse = over(asked, self._keys, self._values, scale, self._mask)
-            return out[self._rows], lse[self._rows]
-        return over(query, self._keys, self._values, scale, self._mask)
+        found = [batch.seen_by(query, scale) for batch in self._batches]
+        order = torch.cat([batch.rows for batch in self._batches]).argsort()
+        outs, lses = (torch.cat(parts).index_select(0, order) for parts in zip(*found, strict=True))
+        return outs, lses
+
+
+class _Padded:
+    """Some rows' pasts side by side, padded to the longest."""
+
+    def __init__(self, rows: Sequence[int], pasts: Sequence[Past]) -> None:
+        lengths = [past.keys.shape[2] for past in pasts]
+        like = pasts[0].keys
+        shape = (len(pasts), like.shape[1], max(lengths), like.shape[3])
+        self._keys, self._values = like.new_empty(shape), like.new_empty(shape)
+        self._mask = like.new_full((len(pasts), 1, 1, max(lengths)), float("-inf"))
+        for place, (past, length) in enumerate(zip(pasts, lengths, strict=True)):
+            self._keys[place, :, :length], self._keys[place, :, length:] = past.keys[0], 0.0
+            self._values[place, :, :length], self._values[place, :, length:] = past.values[0], 0.0
+            self._mask[place, :, :, :length] = 0.0
+        self.rows = torch.tensor(rows, device=like.device)
+        """Of the query, those that look here."""
+        self._places = torch.arange(len(rows), device=like.device)
+
+    def keep(self, rows: Tensor) -> None:
+        place = torch.searchsorted(rows, self.rows).clamp_(max=len(rows) - 1)
+        stays = rows[place] == self.rows
+        self.rows, self._places = place[stays], self._places[stays]
+        # To copy all that is left costs as much as a few tokens: only when a good part of it is of no more use.
+        if len(self._places) <= 0.75 * len(self._keys):
+            self._keys, self._values = self._keys[self._places], self._values[self._places]
+            self._mask = self._mask[self._places]
+            self._places = torch.arange(len(self._places), device=self._places.device)
+
+    def seen_by(self, query: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+        asked = query.index_select(0, self.rows)
+        if len(self._places) == len(self._keys):
+            return over(asked, self._keys, self._values, scale, self._mask)
+        padded = query.new_zeros(len(self._keys), *query.shape[1:]).index_copy_(0, self._places, asked)
+        out, lse = over(padded, self._keys, self._values, scale, self._mask)
+        return out.index_select(0, self._places), lse.index_select(0, self._places)
 
 
 def _spans(ends: Sequence[End]) -> list[tuple[End, slice]]:
@@ -162,14 +192,15 @@ def choose(logits: Tensor, draws: Tensor, sampling: Sampling) -> tuple[Tensor, T
         return ids, logits.gather(1, ids[:, None])[:, 0] - logits.logsumexp(dim=-1)
     if sampling.temperature != 1.0:
         logits = logits / sampling.temperature
-    log_total = logits.logsumexp(dim=-1, keepdim=True)
-    probs = (logits - log_total).exp_()
+    logits = logits - logits.amax(dim=-1, keepdim=True)
+    weights = logits.exp()
+    total = weights.sum(dim=-1, keepdim=True)
     if sampling.top_p < 1.0:
-        ordered, order = probs.sort(dim=-1, descending=True)
-        beyond = ordered.cumsum(dim=-1) - ordered >= sampling.top_p
-        probs = probs.scatter(1, order, ordered.masked_fill(beyond, 0.0))
-    ids = _where_passed(probs, draws.to(probs.device))
-    return ids, (logits.gather(1, ids[:, None]) - log_total)[:, 0]
+        ordered, order = weights.sort(dim=-1, descending=True)
+        beyond = ordered.cumsum(dim=-1) - ordered >= sampling.top_p * total
+        weights = weights.scatter(1, order, ordered.masked_fill(beyond, 0.0))
+    ids = _where_passed(weights, draws.to(weights.device))
+    return ids, (logits.gather(1, ids[:, None]) - total.log())[:, 0]
 
 
 def _where_passed(weights: Tensor, draws: Tensor) -> Tensor:
@@ -179,7 +210,8 @@ def _where_passed(weights: Tensor, draws: Tensor) -> Tensor:
     off by up to 1e-5: here they are taken over blocks, then inside the one block in question, in float64.
     """
     size = 128
-    blocks = pad(weights, (0, -weights.shape[1] % size)).reshape(len(weights), -1, size)
+    missing = -weights.shape[1] % size
+    blocks = (pad(weights, (0, missing)) if missing else weights).reshape(len(weights), -1, size)
     sums = blocks.sum(dim=-1).double()
     ends = sums.cumsum(dim=-1)
     point = draws[:, None] * ends[:, -1:]

@@ -16,7 +16,7 @@ _CORPUS = (
 )
 
 
-def tiny_student(path: Path, *, seed: int = 0, width: int = 32, layers: int = 2, vocabulary: int = 400) -> Path:
+def tiny_student(path: Path, *, seed: int = 0, width: int = 32, layers: int = 2, vocabulary: int = 0) -> Path:
     """Write a random Qwen2 model (grouped queries) and a byte-level BPE tokenizer with ChatML to `path`.
 
     With a larger `vocabulary` than the corpus gives, the rest of the ids stand for nothing.
