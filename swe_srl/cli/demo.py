@@ -29,6 +29,8 @@ class DemoConfig(Config):
     test_tasks: int
     samples: int = 1
     """Trajectories per training task."""
+    teaching: dict[str, int | float]
+    """Settings of `swe-srl teach`, as it takes them with --set."""
     heldout_steps: int
     """Steps of the test projects on which agreement with the teacher is measured."""
     agreement: dict[str, int | float]
@@ -68,7 +70,19 @@ def stages(config: DemoConfig, out: Path) -> Iterator[Stage]:
         teach, replay = out / f"teach-{name}", out / f"replay-{name}"
         yield Stage(
             f"A teacher over HTTP solves the {name} tasks",
-            ("teach", "--tasks", tasks, "--model", "oracle", "--samples", str(samples), "--out", str(teach), *workers),
+            (
+                "teach",
+                "--tasks",
+                tasks,
+                "--model",
+                "oracle",
+                "--samples",
+                str(samples),
+                "--out",
+                str(teach),
+                *workers,
+                *_set(config.teaching),
+            ),
         )
         yield Stage(
             "Replay every command",
@@ -83,6 +97,11 @@ def stages(config: DemoConfig, out: Path) -> Iterator[Stage]:
         yield Stage(title, ("train", preset, *_longer(preset, config.longer), *inputs))
         models[name] = str(out / name)
     yield from _measure(config, out, test, models)
+
+
+def _set(settings: dict[str, int | float]) -> tuple[str, ...]:
+    """Settings as options of a verb."""
+    return tuple(f"--set={key}={value}" for key, value in settings.items())
 
 
 def _longer(preset: str, factor: float) -> tuple[str, ...]:
@@ -100,7 +119,7 @@ def _measure(config: DemoConfig, out: Path, tasks: str, models: dict[str, str]) 
     agreement = (
         "--limit",
         str(config.heldout_steps),
-        *(f"--set={key}={value}" for key, value in config.agreement.items()),
+        *_set(config.agreement),
     )
     for name, model in models.items():
         run = str(out / "eval" / name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from swe_srl.schema import Command
@@ -12,6 +12,8 @@ TOKEN = re.compile(r"\w+|\s+|[<>=!+\-*/%]=|//|\*\*|.")
 _HUNK = re.compile(r"^@@ -(\d+)(?:,\d+)? \+\d+(?:,\d+)? @@ ?(.*)$")
 _DEF = re.compile(r"(?:async )?def (\w+)")
 """A function at the top of a module."""
+MIN_PIECE = 7
+"""Characters that are replaced, where the line has as many."""
 
 
 class Change(NamedTuple):
@@ -118,37 +120,67 @@ def _fragments(old: str, new: str) -> Iterator[Fragment]:
                 yield piece
 
 
-def sed_substitute(path: str, line: int, piece: Fragment) -> Command | None:
-    """`sed -i 'Ns/old/new/' path`; None where the piece holds what sed or the shell would take differently."""
-    if "'" in piece.old + piece.new or "\n" in piece.old + piece.new:
-        return None
-    mark = next((mark for mark in "/|#" if mark not in piece.old + piece.new), None)
-    if mark is None:
-        return None
-    pattern = re.sub(r"([\\.*\[\]^$])", r"\\\1", piece.old)
-    replacement = re.sub(r"([\\&])", r"\\\1", piece.new)
-    return bash(f"sed -i '{line}s{mark}{pattern}{mark}{replacement}{mark}' {path}")
+def piece_of(old: str, new: str, around: Sequence[str]) -> Fragment | None:
+    """A piece of the line `old` whose replacement gives `new`, and that stands in no other line of `around`.
 
-
-def by_sed(change: Change) -> Command | None:
-    """The change as one sed command; None where it would not be a short one."""
-    if not change.new:
-        last = change.line + len(change.old) - 1
-        return bash(f"sed -i '{change.line}{f',{last}' if last > change.line else ''}d' {change.path}")
-    if not change.old:
-        text = change.new[0]
-        return (
-            None
-            if len(change.new) > 1 or re.search(r"['\\]", text)
-            else bash(f"sed -i '{change.line}a\\{text}' {change.path}")
-        )
-    if len(change.old) != 1 or len(change.new) != 1:
-        return None
-    for piece in fragments(change.old[0], change.new[0]):
-        command = sed_substitute(change.path, change.line, piece)
-        if command:
-            return command
+    A few words rather than one sign: that is easier to read, and to copy.
+    """
+    for piece in sorted(fragments(old, new), key=_awkward):
+        first = _pattern(piece.old).search(old)
+        if first and first.group() == piece.old and _is_alone(piece.old, around) and _sed(piece):
+            return piece
     return None
+
+
+def _pattern(text: str) -> re.Pattern[str]:
+    """What `_sed` looks for: there a point is any character."""
+    return re.compile(re.escape(text).replace(r"\.", "."))
+
+
+def _is_alone(text: str, around: Sequence[str]) -> bool:
+    pattern = _pattern(text)
+    return sum(bool(pattern.search(line)) for line in around) <= 1
+
+
+def _awkward(piece: Fragment) -> tuple[bool, bool, bool]:
+    """What speaks against a piece, the weightiest first: too short, a bracket left open, an end that is no word's."""
+    whole_words = all(re.fullmatch(r"\w.*[\w)\]}]", text) for text in piece)
+    return len(piece.old) < MIN_PIECE, not (_balanced(piece.old) and _balanced(piece.new)), not whole_words
+
+
+def sed_substitute(change: Change, piece: Fragment) -> Command | None:
+    """`sed -i '/^def f(/,/^def /s/old/new/' path`; None where the piece holds what sed or the shell would take differently."""
+    script = _sed(piece)
+    return bash(f"sed -i '{lines_of(change.function)}{script}' {change.path}") if script else None
+
+
+def lines_of(function: str) -> str:
+    """A top-level function as sed's range: from its `def` to the next one."""
+    return f"/^def {function}(/,/^def /"
+
+
+def _sed(piece: Fragment, *, behind: bool = False) -> str:
+    """The `s` command for `piece`; empty where quoting would get in the way. `behind`: the new text comes on a line behind the old."""
+    both = piece.old + piece.new
+    mark = next((mark for mark in "/|#" if mark not in both), "")
+    if not mark or "'" in both or "\n" in both:
+        return ""
+    pattern = re.sub(r"([\\*\[\]^$])", r"\\\1", piece.old)
+    replacement = re.sub(r"([\\&])", r"\\\1", piece.new)
+    return f"s{mark}{pattern}{mark}{'&' + chr(92) + 'n' if behind else ''}{replacement}{mark}"
+
+
+def by_sed(change: Change, around: Sequence[str]) -> Command | None:
+    """The change as one sed command inside its function, of which `around` was seen; None where it would not be a short one."""
+    if not change.function or len(change.new) != 1:
+        return None
+    if len(change.old) == 1:
+        piece = piece_of(change.old[0], change.new[0], around)
+        return sed_substitute(change, piece) if piece else None
+    if change.old or not change.before or not _is_alone(change.before[-1].strip(), around):
+        return None
+    script = _sed(Fragment(change.before[-1].strip(), change.new[0]), behind=True)
+    return bash(f"sed -i '{lines_of(change.function)}{script}' {change.path}") if script else None
 
 
 def by_python(change: Change) -> Command | None:

@@ -1,7 +1,7 @@
 """A task with its gold patch + what was seen so far → the next thought and action of a careful engineer.
 
-The engineer is a generator: it yields an action and is sent the observation. It looks for the function, reads it with
-line numbers, edits, runs the failing test again and submits. Sometimes it first tries something plausible and wrong, sees
+The engineer is a generator: it yields an action and is sent the observation. It looks for the function, reads it, edits
+it by what stands there rather than by line numbers, runs the failing test again and submits. Sometimes it first tries something plausible and wrong, sees
 the test fail, and takes it back: the student shall learn to go by what the test says. Same seed, same observations, same
 actions.
 """
@@ -14,7 +14,17 @@ from collections.abc import Generator, Sequence
 from typing import NamedTuple
 
 from swe_srl.schema import Command
-from swe_srl.testing.edits import Change, Fragment, bash, by_editor, by_python, by_sed, fragments, sed_substitute
+from swe_srl.testing.edits import (
+    Change,
+    Fragment,
+    bash,
+    by_editor,
+    by_python,
+    by_sed,
+    lines_of,
+    piece_of,
+    sed_substitute,
+)
 
 REPRODUCE_SHARE = 0.2
 """Of trajectories that begin with running the failing test."""
@@ -24,6 +34,7 @@ DETOUR_SHARE = 0.3
 """Of trajectories that try a wrong edit first."""
 EDIT_FORMS = {"sed": 0.85, "editor": 0.11, "python": 0.04}
 NUM_VIEW_LINES = 25
+"""Of a further view, and around what stands in no function."""
 MAX_READ_ON = 6
 """Further views of one function."""
 
@@ -43,6 +54,9 @@ SUBMIT = Command(tool="submit")
 
 
 _QUOTES = re.compile(r'"""|\'\'\'')
+_LEFT_OUT = re.compile(r"\[… \d+ characters left out …\]")
+FAR = 10_000
+"""Added to the numbers of lines behind a gap: how many are missing is not known."""
 
 
 class Problem(NamedTuple):
@@ -76,10 +90,10 @@ def work(candidates: Sequence[Problem], rng: random.Random) -> Work:
             break
     wrong = wrong_edit(problem.changes[0], lines, rng) if rng.random() < DETOUR_SHARE else None
     if wrong:
-        passed = yield from _detour(problem.changes[0].path, wrong, view, run_test, rng)
+        passed = yield from _detour(problem.changes[0], wrong, view, run_test, rng)
         if passed:
             return
-    yield from _repair(problem, view, run_test, rng)
+    yield from _repair(problem, lines, view, run_test, rng)
 
 
 def test_command(statement: str) -> str:
@@ -106,13 +120,13 @@ def _look_around(run_test: str, rng: random.Random) -> Work:
 
 
 def _read_function(problem: Problem, rng: random.Random) -> Generator[Action, str, tuple[dict[int, str], Command]]:
-    """Find the function and read it with line numbers; returns its lines, and the view that showed the place of the bug."""
+    """Find the function and read it; returns the lines that were seen, and the view that showed the place of the bug."""
     change = problem.changes[0]
-    last = change.line + max(0, len(change.old) - 1)
     if not change.function:
-        view = bash(f"cat -n {change.path} | sed -n '{max(1, change.line - 10)},{last + 10}p'")
+        start, stop = max(1, change.line - NUM_VIEW_LINES // 2), change.line + len(change.old) + NUM_VIEW_LINES // 2
+        view = bash(f"sed -n '{start},{stop}p' {change.path}")
         seen = yield Action(f"The fault must be in {change.path}. I read it.", view)
-        return numbered(seen), view
+        return shown(seen), view
     name = change.function
     if name in problem.statement:
         said = rng.choice(
@@ -120,69 +134,47 @@ def _read_function(problem: Problem, rng: random.Random) -> Generator[Action, st
         )
     else:
         said = f"What the test uses rests on {name}. I find where it is defined."
-    places = yield Action(said, bash(f'grep -rn "def {name}(" --include=*.py .'))
-    look = f'grep -n -A {NUM_VIEW_LINES} "def {name}(" {change.path}'
-    if (
-        len(re.findall(rf"^(?:\./)?{re.escape(change.path)}:", places, re.MULTILINE)) > 1
-    ):  # overloads; the last one has the body
-        look += f" | tail -n {NUM_VIEW_LINES + 1}"
-    view = bash(look)
-    seen = yield Action(f"{name} is in {change.path}. I read it with line numbers.", view)
-    lines = numbered(seen)
+    yield Action(said, bash(f'grep -rn "def {name}(" --include=*.py .'))
+    whole = f"sed -n '{lines_of(name)}p' {change.path}"
+    view = bash(whole)
+    seen = yield Action(f"{name} is in {change.path}. I read it.", view)
+    lines = shown(seen)
     for _ in range(MAX_READ_ON):
-        missing = next((number for number in range(change.line, last + 1) if number not in lines), None)
-        if missing is None:
+        if _fits(problem, lines) or max(lines, default=0) < FAR:
             break
-        start = max(lines, default=0) + 1
-        if not start <= missing < start + MAX_READ_ON * NUM_VIEW_LINES:  # the middle of a long view was left out
-            start = max(1, missing - 3)
-        view = bash(f"cat -n {change.path} | sed -n '{start},{start + NUM_VIEW_LINES - 1}p'")
-        seen = yield Action(rng.choice(["I read on.", f"The function goes on. I read from line {start}."]), view)
-        lines |= numbered(seen)
-    return _body(lines, name), view
+        start = max(number for number in lines if number < FAR) + 1
+        view = bash(f"{whole} | sed -n '{start},{start + NUM_VIEW_LINES - 1}p'")
+        seen = yield Action("I read the part that was left out.", view)
+        lines |= shown(seen, start)
+    return lines, view
 
 
-def numbered(observation: str) -> dict[int, str]:
-    """The lines that `grep -n` or `cat -n` shows, by number."""
+def shown(observation: str, first: int = 1) -> dict[int, str]:
+    """The lines of an observation that were shown whole, numbered from `first`."""
     found: dict[int, str] = {}
-    for line in observation.splitlines():
-        match = re.match(r"\s*(\d+)(?:[-:]|\t)(.*)$", line)
-        if match:
-            found[int(match.group(1))] = match.group(2)
+    cut = False
+    for number, line in enumerate(observation.splitlines()[1:], start=first):
+        if _LEFT_OUT.fullmatch(line):
+            found.pop(number - 1, None)
+            first, cut = FAR, True
+        elif cut:
+            cut = False
+        else:
+            found[number + FAR if first == FAR else number] = line
     return found
 
 
-def _body(lines: dict[int, str], name: str) -> dict[int, str]:
-    """The lines of one function, as far as they were seen."""
-    numbers = sorted(lines)
-    start = next(
-        (number for number in reversed(numbers) if re.match(rf"(?:async )?def {re.escape(name)}\(", lines[number])),
-        None,
-    )
-    if start is None:
-        return lines
-    header = True
-    body = {}
-    for number in (number for number in numbers if number >= start):
-        text = lines[number]
-        if not header and text.strip() and not text[0].isspace() and not text.startswith(")"):
-            break
-        header = header and not text.rstrip().endswith(":")
-        body[number] = text
-    return body
-
-
 def _fits(problem: Problem, lines: dict[int, str]) -> bool:
+    """Whether the place of the bug was seen."""
     change = problem.changes[0]
-    if change.old:
-        return all(lines.get(change.line + offset) == text for offset, text in enumerate(change.old))
-    return not change.before or lines.get(change.line) == change.before[-1]
+    wanted = [*change.before[-1:], *change.old]
+    seen = list(lines.values())
+    return any(seen[at : at + len(wanted)] == wanted for at in range(len(seen)))
 
 
 class WrongEdit(NamedTuple):
     """Something plausible that does not help."""
 
-    line: int
     text: str
     piece: Fragment
     suspect: str
@@ -190,18 +182,17 @@ class WrongEdit(NamedTuple):
 
 def wrong_edit(change: Change, lines: dict[int, str], rng: random.Random) -> WrongEdit | None:
     """An edit of another line of the function, of the kind that a bug is mended with; None where there is nothing to suspect."""
-    guilty = range(change.line, change.line + max(1, len(change.old)))
     found = []
     for number in sorted(_code_lines(lines)):
         text = lines[number]
-        if number in guilty or re.match(
-            r"\s*(?:async )?(?:def|while)\b|\s*[#@]", text
-        ):  # a wrong `while` may never end
+        # a wrong `while` may never end
+        if not change.function or text in change.old or not re.match(r"\s+(?!(?:async )?def\b|while\b|[#@])\S", text):
             continue
         for pattern, becomes, suspect in WRONG:
-            match = re.search(pattern, text)
-            if match and text.find(match.group()) == match.start():
-                found.append(WrongEdit(number, text.strip(), Fragment(match.group(), becomes), suspect))
+            other = re.sub(pattern, becomes, text, count=1)
+            piece = piece_of(text, other, list(lines.values())) if other != text else None
+            if piece:
+                found.append(WrongEdit(text.strip(), piece, suspect))
                 break
     return rng.choice(found) if found else None
 
@@ -232,28 +223,28 @@ def _blocks(lines: dict[int, str]) -> list[list[int]]:
 
 
 def _detour(
-    path: str, wrong: WrongEdit, view: Command, run_test: str, rng: random.Random
+    change: Change, wrong: WrongEdit, view: Command, run_test: str, rng: random.Random
 ) -> Generator[Action, str, bool]:
     """Try the wrong edit, see the test fail, and take it back. Returns whether the test passed after all."""
-    command = sed_substitute(path, wrong.line, wrong.piece)
+    command = sed_substitute(change, wrong.piece)
     if command is None:
         return False
-    yield Action(_suspicion(wrong.line, wrong.text, wrong.piece, wrong.suspect, rng), command)
+    yield Action(_suspicion(wrong.text, wrong.piece, wrong.suspect, rng), command)
     seen = yield Action(_rerun(rng), bash(run_test))
     if passes(seen):
         yield Action("The test passes now. I submit.", SUBMIT)
         return True
-    yield Action("The test still fails, so that edit was wrong. I undo it.", bash(f"git checkout -- {path}"))
+    yield Action("The test still fails, so that edit was wrong. I undo it.", bash(f"git checkout -- {change.path}"))
     yield Action("The edit is undone. I read the code again.", view)
     return False
 
 
-def _repair(problem: Problem, view: Command, run_test: str, rng: random.Random) -> Work:
+def _repair(problem: Problem, lines: dict[int, str], view: Command, run_test: str, rng: random.Random) -> Work:
     """Make the right edit, run the test, submit. An edit that did not take is undone and made by the editor."""
     form = rng.choices(list(EDIT_FORMS), list(EDIT_FORMS.values()))[0]
     for attempt in (form, "editor" if form == "sed" else "sed"):
         for change in reversed(problem.changes):  # from the bottom, so that the line numbers above stay
-            seen = yield _edit(change, attempt, problem.workdir, rng)
+            seen = yield _edit(change, attempt, list(lines.values()), problem.workdir, rng)
             if not seen.startswith("[exit 0]"):
                 break
         else:
@@ -270,36 +261,24 @@ def _repair(problem: Problem, view: Command, run_test: str, rng: random.Random) 
     yield Action("I do not find the fault.", SUBMIT)
 
 
-def _edit(change: Change, form: str, workdir: str, rng: random.Random) -> Action:
+def _edit(change: Change, form: str, around: Sequence[str], workdir: str, rng: random.Random) -> Action:
     command = None
     if form == "python":
         command = by_python(change)
     if form in ("sed", "python"):
-        command = command or by_sed(change)
+        command = command or by_sed(change, around)
     command = command or by_editor(change, workdir)
-    piece = _piece(command, change)
+    piece = piece_of(change.old[0], change.new[0], around) if len(change.old) == len(change.new) == 1 else None
     if piece:
-        return Action(_suspicion(change.line, change.old[0].strip(), piece, _suspect(piece), rng), command)
+        return Action(_suspicion(change.old[0], piece, _suspect(piece), rng), command)
     if not change.new:
-        thought = f"Line {change.line} should not be there: `{_brief(change.old[0])}`. I delete it."
+        thought = f"`{_brief(change.old[0])}` should not be there. I delete it."
     elif not change.old:
-        thought = f"After line {change.line} a statement is missing. I add `{_brief(change.new[0])}`."
+        behind = f" behind `{_brief(change.before[-1])}`" if change.before else ""
+        thought = f"A statement is missing{behind}. I add `{_brief(change.new[0])}`."
     else:
-        thought = f"Line {change.line} is wrong: `{_brief(change.old[0])}`. It should be `{_brief(change.new[0])}`."
+        thought = f"`{_brief(change.old[0])}` is wrong. It should be `{_brief(change.new[0])}`."
     return Action(thought, command)
-
-
-def _piece(command: Command, change: Change) -> Fragment | None:
-    """What a one-line sed command changes; None for other edits."""
-    match = re.match(r"sed -i '\d+s(.)", command.arguments.get("command", ""))
-    if not match or len(change.old) != 1:
-        return None
-    usable = (
-        piece
-        for piece in fragments(change.old[0], change.new[0])
-        if sed_substitute(change.path, change.line, piece) == command
-    )
-    return next(usable, None)
 
 
 def _suspect(piece: Fragment) -> str:
@@ -310,9 +289,9 @@ def _suspect(piece: Fragment) -> str:
     return "the expression"
 
 
-def _suspicion(line: int, text: str, piece: Fragment, suspect: str, rng: random.Random) -> str:
+def _suspicion(text: str, piece: Fragment, suspect: str, rng: random.Random) -> str:
     said = rng.choice(["looks wrong", "looks suspicious"])
-    return f"Line {line}: `{_brief(text)}`. Here {suspect} {said}. I change `{piece.old}` to `{piece.new}`."
+    return f"`{_brief(text)}`: {suspect} {said}. I change `{piece.old}` to `{piece.new}`."
 
 
 def _brief(text: str) -> str:

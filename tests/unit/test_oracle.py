@@ -15,7 +15,7 @@ from swe_srl.policy.base import Sampling
 from swe_srl.policy.endpoint import EndpointConfig
 from swe_srl.schema import Task, Turn
 from swe_srl.testing import engineer
-from swe_srl.testing.edits import by_editor, by_python, by_sed, changes_of, fragments
+from swe_srl.testing.edits import by_editor, by_python, by_sed, changes_of, fragments, piece_of
 from swe_srl.testing.oracle import serve_oracle
 
 CODE = '''\
@@ -72,10 +72,18 @@ def test_a_function_that_begins_inside_the_hunk_is_the_one_that_is_meant():
 
 
 def test_the_shortest_piece_is_replaced_and_its_first_occurrence_is_the_right_one():
-    assert by_sed(changes_of(GOLD)[0]).arguments["command"] == "sed -i '15s/</>/' pkg/num.py"
+    command = by_sed(changes_of(GOLD)[0], CODE.splitlines()).arguments["command"]
+    assert command == "sed -i '/^def clamp(/,/^def /s/x < high/x > high/' pkg/num.py"
     assert fragments("if a < b and c < d:", "if a < b and c <= d:")[0].old == "< d"
     assert fragments("return f(x)", "return g(f(x))")[0] == ("f(x)", "g(f(x))")
     assert fragments("x = a and b", "x = a or b")[0] == ("and", "or")
+
+
+def test_a_piece_that_stands_in_another_line_too_is_made_longer():
+    assert piece_of("    return low + 1", "    return low - 1", ["    return low + 1"]) == ("low + 1", "low - 1")
+    piece = piece_of("    return low + 1", "    return low - 1", ["    x = low + 1", "    return low + 1"])
+    assert piece == ("return low + 1", "return low - 1")
+    assert piece_of("    return low", "    return high", ["    return low", "    return low"]) is None
 
 
 LINES = st.text(st.sampled_from("ab01 <>=!+-*/%.,:()[]{}'\"\\&$^|#_@`~?"), min_size=1, max_size=30)
@@ -87,26 +95,25 @@ def test_every_edit_makes_exactly_the_wanted_line(tmp_path_factory, old, new):
     if old == new or not old.strip():
         return
     folder = tmp_path_factory.mktemp("edit")
-    change = changes_of(f"--- a/f.py\n+++ b/f.py\n@@ -1,3 +1,3 @@\n a\n-{old}\n+{new}\n b\n")[0]
-    for command in (by_sed(change), by_python(change)):
+    hunk = f"@@ -1,4 +1,4 @@\n def e():\n def f(x):\n-    {old}\n+    {new}\n def g(x):\n"
+    change = changes_of(f"--- a/f.py\n+++ b/f.py\n{hunk}")[0]
+    before = f"def e():\n    {old}\ndef f(x):\n    {old}\ndef g(x):\n    {old}\n"
+    wanted = f"def e():\n    {old}\ndef f(x):\n    {new}\ndef g(x):\n    {old}\n"
+    for command in (by_sed(change, ["def f(x):", f"    {old}", "def g(x):"]), by_python(change._replace(line=4))):
         if command:
-            (folder / "f.py").write_text(f"a\n{old}\nb\n")
+            (folder / "f.py").write_text(before)
             subprocess.run(["bash", "-c", command.arguments["command"]], cwd=folder, check=True)
-            assert (folder / "f.py").read_text() == f"a\n{new}\nb\n"
+            assert (folder / "f.py").read_text() == wanted
 
 
-@pytest.mark.parametrize(
-    ("hunk", "wanted"),
-    [
-        ("@@ -1,2 +1,3 @@\n a\n+    it[0] += 1  # & more\n b\n", "a\n    it[0] += 1  # & more\nb\n"),
-        ("@@ -1,2 +1,1 @@\n a\n-b\n", "a\n"),
-    ],
-)
-def test_lines_are_added_and_deleted_by_sed(tmp_path, hunk, wanted):
-    (tmp_path / "f.py").write_text("a\nb\n")
-    command = by_sed(changes_of(f"--- a/f.py\n+++ b/f.py\n{hunk}")[0])
-    subprocess.run(["bash", "-c", command.arguments["command"]], cwd=tmp_path, check=True)
-    assert (tmp_path / "f.py").read_text() == wanted
+def test_a_line_is_added_by_sed_behind_one_that_is_there(tmp_path):
+    (tmp_path / "f.py").write_text("def f(it):\n    it = [*it]\n    return it\n")
+    hunk = "@@ -1,3 +1,4 @@\n def f(it):\n     it = [*it]\n+    it[0] += 1  # & more\n     return it\n"
+    change = changes_of(f"--- a/f.py\n+++ b/f.py\n{hunk}")[0]
+    around = ["def f(it):", "    it = [*it]", "    return it"]
+    subprocess.run(["bash", "-c", by_sed(change, around).arguments["command"]], cwd=tmp_path, check=True)
+    assert (tmp_path / "f.py").read_text() == "def f(it):\n    it = [*it]\n    it[0] += 1  # & more\n    return it\n"
+    assert by_sed(change, [*around, "    it = [*it]"]) is None
 
 
 def test_the_editor_is_given_enough_to_find_the_place():
@@ -116,13 +123,15 @@ def test_the_editor_is_given_enough_to_find_the_place():
     assert arguments["new_str"] in CODE.replace("x < high", "x > high")
 
 
-def view(code=CODE, offset=0):
-    """What `grep -n -A` shows of `clamp`."""
+def view(code=CODE):
+    """What sed shows of `clamp`, up to the next function."""
     lines = code.splitlines()
-    start = lines.index("def clamp(x, low, high):")
-    return "[exit 0]\n" + "\n".join(
-        f"{n + 1 + offset}{':' if n == start else '-'}{lines[n]}" for n in range(start, len(lines))
-    )
+    shown = lines[lines.index("def clamp(x, low, high):") : lines.index("def last(x):") + 1]
+    return "\n".join(["[exit 0]", *shown])
+
+
+RIGHT = re.compile(r"s/x < high/x > high/|^str_replace$|t\[14\]")
+"""The right edit, in any of its forms."""
 
 
 def seen(command, fixed):
@@ -130,7 +139,7 @@ def seen(command, fixed):
         return "[exit 0]\n1 passed in 0.01s" if fixed else "[exit 1]\n1 failed in 0.01s"
     if command.startswith("grep -rn"):
         return "[exit 0]\n./pkg/num.py:8:def clamp(x, low, high):"
-    return view() if "-A" in command and "clamp(" in command and "test_" not in command else "[exit 0]"
+    return view() if command.startswith("sed -n") else "[exit 0]"
 
 
 def act(seed):
@@ -140,7 +149,7 @@ def act(seed):
     actions, fixed = [next(doing)], False
     while actions[-1].command.tool != "submit":
         command = actions[-1].command.arguments.get("command", "")
-        if command == "str_replace" or "15s" in command or "t[14]" in command:
+        if RIGHT.search(command):
             fixed = True
         if command.startswith("git checkout"):
             fixed = False
@@ -154,7 +163,7 @@ def test_work_ends_with_the_right_edit_a_passing_test_and_a_submission():
         actions = act(seed)
         commands = [action.command.arguments.get("command", "") for action in actions]
         assert commands[-2] == "python -m pytest -q tests/test_num.py::test_clamp"
-        assert re.search(r"15s/</>/|str_replace|t\[14\]", commands[-3])
+        assert RIGHT.search(commands[-3])
         assert "clamp(" in commands[-4]
         assert all(len(action.thought.split()) <= 40 for action in actions)
         lengths.add(len(actions))
@@ -170,11 +179,11 @@ def test_a_detour_is_a_wrong_edit_of_real_code_that_is_seen_to_fail_and_taken_ba
         if any("git checkout" in command for command in commands):
             detours += 1
             at = commands.index("git checkout -- pkg/num.py")
-            number = int(re.match(r"sed -i '(\d+)s", edits[0]).group(1))
-            assert number in (13, 14, 16, 17)  # of the function, not of its docstring, not the guilty line
+            piece = re.fullmatch(r"sed -i '/\^def clamp\(/,/\^def /s/(.*)/.*/' pkg/num.py", edits[0]).group(1)
+            assert piece == "x < low"  # of the function, not of its docstring, not the guilty line
             assert "pytest" in commands[at - 1]
             assert commands[at - 2] == edits[0]
-            assert commands[at + 1].startswith("grep -n -A")
+            assert commands[at + 1].startswith("sed -n")
     assert 10 <= detours <= 32
 
 
