@@ -44,7 +44,7 @@ WRONG: tuple[tuple[str, str, str], ...] = (
     (r"\bis not\b", "is", "the comparison"), (r"\bis(?= None)", "is not", "the comparison"), (r"\bnot in\b", "in", "the test"),
     (r"\band\b", "or", "the boolean operator"), (r"\bor\b", "and", "the boolean operator"), (r"\bif not\b", "if", "the condition"),
     (r"\bif\b(?! not)", "if not", "the condition"), (r"\bTrue\b", "False", "the constant"), (r"\bFalse\b", "True", "the constant"),
-    (r"\+=", "-=", "the sign"), (r"(?<=\s)\+(?=\s)", "-", "the sign"), (r"(?<=\s)-(?=\s)", "+", "the sign"),
+    (r"\+=", "-=", "the sign"), (r"-=", "+=", "the sign"), (r"(?<=\s)\+(?=\s)", "-", "the sign"), (r"(?<=\s)-(?=\s)", "+", "the sign"),
     (r"\[0\]", "[-1]", "the index"), (r"\[-1\]", "[0]", "the index"), (r"\b1\b", "0", "the constant"), (r"\b0\b", "1", "the constant"),
 )  # fmt: skip
 """Pattern of what is suspected wrongly, what it becomes, and what it is called."""
@@ -270,7 +270,7 @@ def _edit(change: Change, form: str, around: Sequence[str], workdir: str, rng: r
     command = command or by_editor(change, workdir)
     piece = piece_of(change.old[0], change.new[0], around) if len(change.old) == len(change.new) == 1 else None
     if piece:
-        return Action(_suspicion(change.old[0], piece, _suspect(piece), rng), command)
+        return Action(_suspicion(change.old[0], piece, _suspect(change.old[0], change.new[0]), rng), command)
     if not change.new:
         thought = f"`{_brief(change.old[0])}` should not be there. I delete it."
     elif not change.old:
@@ -281,10 +281,10 @@ def _edit(change: Change, form: str, around: Sequence[str], workdir: str, rng: r
     return Action(thought, command)
 
 
-def _suspect(piece: Fragment) -> str:
-    """What a piece of code is called; the same words as for a wrong suspicion."""
-    for pattern, _, name in WRONG:
-        if re.search(pattern, f" {piece.old} "):
+def _suspect(old: str, new: str) -> str:
+    """What it is in a line that changes; the same words as for a wrong suspicion."""
+    for pattern, becomes, name in WRONG:
+        if re.search(pattern, old) and re.sub(pattern, becomes, old, count=1) == new:
             return name
     return "the expression"
 

@@ -187,6 +187,12 @@ def test_a_detour_is_a_wrong_edit_of_real_code_that_is_seen_to_fail_and_taken_ba
     assert 10 <= detours <= 32
 
 
+def test_what_looks_wrong_is_named_after_what_changes_and_not_after_what_stands_beside_it():
+    assert engineer._suspect("    d[item] -= 1", "    d[item] += 1") == "the sign"
+    assert engineer._suspect("if not x == 1:", "if x == 1:") == "the condition"
+    assert engineer._suspect("return f(a, b)", "return f(b, a)") == "the expression"
+
+
 def test_code_after_a_docstring_of_which_only_the_end_was_seen_is_told_from_it():
     lines = {7: "def f(x):", 8: '    """Words', 30: "    0 == 1", 31: '    """', 32: "    return 1 == x"}
     assert engineer._code_lines(lines) == {7, 32}
