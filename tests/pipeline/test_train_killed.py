@@ -33,8 +33,8 @@ max_new_tokens = 64
 SFT = (
     COMMON
     + """
-updates = 60
-save_every = 60
+updates = 120
+save_every = 120
 [algorithm]
 type = "sft"
 batch_size = 8
@@ -103,8 +103,8 @@ def train(path: Path, config: str, model: str, *, out: str = "") -> subprocess.P
     """`swe-srl train`, started."""
     words = ["train", f"{config}.toml", "--steps", "steps.jsonl", "--tasks", "tasks.jsonl", "--model", model]
     command = [sys.executable, "-m", "swe_srl.cli", *words, "--out", out or config]
-    log = (path / f"{out or config}.log").open("ab")
-    return subprocess.Popen(command, cwd=path, stdout=log, stderr=log)
+    with (path / f"{out or config}.log").open("ab") as log:
+        return subprocess.Popen(command, cwd=path, stdout=log, stderr=log)
 
 
 def updates(run: Path) -> int:
