@@ -63,9 +63,9 @@ def test_a_run_killed_five_times_ends_with_the_weights_of_one_that_was_not_bit_f
 
     rng = random.Random()
     for _ in range(NUM_KILLS):
-        before = updates(tmp_path / "killed")
+        before = last_checkpoint(tmp_path / "killed")
         process = train(tmp_path, "srl", "sft", out="killed")
-        while updates(tmp_path / "killed") == before and process.poll() is None:
+        while last_checkpoint(tmp_path / "killed") == before and process.poll() is None:
             time.sleep(0.005)
         time.sleep(rng.uniform(0, 0.4))
         assert process.poll() is None, "it ended before it could be killed: give it more updates"
@@ -105,12 +105,6 @@ def train(path: Path, config: str, model: str, *, out: str = "") -> subprocess.P
     command = [sys.executable, "-m", "swe_srl.cli", *words, "--out", out or config]
     with (path / f"{out or config}.log").open("ab") as log:
         return subprocess.Popen(command, cwd=path, stdout=log, stderr=log)
-
-
-def updates(run: Path) -> int:
-    """Lines of metrics so far."""
-    path = run / "metrics.jsonl"
-    return path.read_bytes().count(b"\n") if path.is_file() else 0
 
 
 def final_weights(run: Path) -> bytes:
