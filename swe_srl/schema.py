@@ -137,6 +137,10 @@ class Reward(Record):
     note: str = ""
 
 
+STEP_AGREEMENT = "step_agreement.jsonl"
+"""Where a run directory holds its rows of StepAgreement."""
+
+
 class StepAgreement(Record):
     """How well a model's answers at one held-out step agree with what the teacher did there."""
 

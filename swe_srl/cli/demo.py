@@ -66,23 +66,12 @@ def stages(config: DemoConfig, out: Path) -> Iterator[Stage]:
             "Check them: the gold patch resolves, the empty one does not",
             ("tasks", "check", tasks, "--repeats", "1", *workers),
         )
+    given = (*workers, *_set(config.teaching))
     for name, tasks, samples in (("train", train, config.samples), ("test", test, 1)):
         teach, replay = out / f"teach-{name}", out / f"replay-{name}"
         yield Stage(
             f"A teacher over HTTP solves the {name} tasks",
-            (
-                "teach",
-                "--tasks",
-                tasks,
-                "--model",
-                "oracle",
-                "--samples",
-                str(samples),
-                "--out",
-                str(teach),
-                *workers,
-                *_set(config.teaching),
-            ),
+            ("teach", "--tasks", tasks, "--model", "oracle", "--samples", str(samples), "--out", str(teach), *given),
         )
         yield Stage(
             "Replay every command",
@@ -116,11 +105,7 @@ def _longer(preset: str, factor: float) -> tuple[str, ...]:
 
 def _measure(config: DemoConfig, out: Path, tasks: str, models: dict[str, str]) -> Iterator[Stage]:
     runs = []
-    agreement = (
-        "--limit",
-        str(config.heldout_steps),
-        *_set(config.agreement),
-    )
+    agreement = ("--limit", str(config.heldout_steps), *_set(config.agreement))
     for name, model in models.items():
         run = str(out / "eval" / name)
         runs.append(run)

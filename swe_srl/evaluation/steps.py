@@ -13,14 +13,13 @@ from swe_srl.dialogue import ContextConfig, parse, render, turn_of
 from swe_srl.errors import FormatError, UnknownTask
 from swe_srl.policy.base import Completion, Policy, Sampling
 from swe_srl.rewards.base import RewardFn
-from swe_srl.schema import Step, StepAgreement, Task
+from swe_srl.schema import STEP_AGREEMENT, Step, StepAgreement, Task
 from swe_srl.settings import Config
 from swe_srl.statistics import bootstrap_mean, wilson
 from swe_srl.store import Run
 
 T = TypeVar("T")
 
-STEP_AGREEMENT = "step_agreement.jsonl"
 SETTINGS = "agree.json"
 
 

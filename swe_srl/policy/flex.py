@@ -1,7 +1,7 @@
 """Attention over a token tree by FlexAttention, for CUDA: a tree's plan → a block mask.
 
 The block mask is made from the plan's nodes and sights, so nothing grows with the square of the row's length but a table
-of blocks (one entry for 128 x 128 scores). In torch 2.13 the kernel has no backward on CPU.
+of blocks (one entry for 128 x 128 scores) and one of nodes. In torch 2.13 the kernel has no backward on CPU.
 """
 
 from __future__ import annotations

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from swe_srl.errors import FormatError, UserError
-from swe_srl.schema import Prediction, StepAgreement, Verdict
+from swe_srl.schema import STEP_AGREEMENT, Prediction, StepAgreement, Verdict
 from swe_srl.store import read_json, read_records
 
-FILES = ("predictions.jsonl", "verdicts.jsonl", "step_agreement.jsonl")
+FILES = ("predictions.jsonl", "verdicts.jsonl", STEP_AGREEMENT)
 """What a run directory may hold; at least one of them must be there."""
 
 

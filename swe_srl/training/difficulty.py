@@ -6,12 +6,10 @@ from collections import Counter
 from pathlib import Path
 
 from swe_srl.errors import UserError
-from swe_srl.schema import StepAgreement
+from swe_srl.schema import STEP_AGREEMENT, StepAgreement
 from swe_srl.store import read_records
 from swe_srl.training.config import DifficultyConfig
 from swe_srl.training.data import Dataset, Example
-
-MEASURED = "step_agreement.jsonl"
 
 
 def choose(data: Dataset, config: DifficultyConfig | None) -> Dataset:
@@ -21,10 +19,10 @@ def choose(data: Dataset, config: DifficultyConfig | None) -> Dataset:
     """
     if config is None:
         return data
-    path = Path(config.measured) / MEASURED
+    path = Path(config.measured) / STEP_AGREEMENT
     if not path.is_file():
         raise UserError(
-            f"difficulty.measured: no {MEASURED} in {config.measured}: measure the reference with `swe-srl agree STEPS --policy … --out {config.measured}`"
+            f"difficulty.measured: no {STEP_AGREEMENT} in {config.measured}: measure the reference with `swe-srl agree STEPS --policy … --out {config.measured}`"
         )
     measured = {row.step_id: row for row in read_records(path, StepAgreement)}
     kept: list[Example] = []
