@@ -234,13 +234,15 @@ def _fold(grad: Tensor, groups: int) -> Tensor:
 def over(query: Tensor, key: Tensor, value: Tensor, scale: float, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Inference: queries that see all keys → attention and its log-sum-exp (batch, heads, tokens). Keys may have fewer heads.
 
-    `mask`, (batch, 1, 1, keys), is added to the scores: minus infinity hides a key.
+    `mask`, (batch, 1, 1 or tokens, keys), is added to the scores: minus infinity hides a key.
     """
     if query.device.type != "cpu":
         return _over_reference(query, key, value, scale, mask)
     # The query heads that share a key head lie side by side as if they were tokens: each key is read once.
     batch, heads, tokens, dim = query.shape
     folded = query.reshape(batch, key.shape[1], -1, dim)
+    if mask is not None and mask.shape[2] > 1:
+        mask = mask.repeat(1, 1, heads // key.shape[1], 1)
     out, lse = flash(folded, key, value, 0.0, False, attn_mask=mask, scale=scale)
     return out.reshape(batch, heads, tokens, dim), lse.reshape(batch, heads, tokens)
 

@@ -13,6 +13,7 @@ import torch
 from swe_srl.dialogue import Message
 from swe_srl.policy.base import Completion, Sampling
 from swe_srl.policy.cache import PrefixCache
+from swe_srl.policy.drafts import Continuations
 from swe_srl.policy.sampler import Row, random_numbers, sample
 from swe_srl.policy.tokens import Codec, Prompt
 
@@ -46,6 +47,7 @@ class LocalPolicy:
         self._max_prompt_tokens = max_prompt_tokens
         self._stop_ids: dict[str, frozenset[int]] = {}
         self._cache = PrefixCache(model, MAX_HELD_TOKENS)
+        self._answers = Continuations()
         self._eos = {self.codec.end_of_turn, tokenizer.eos_token_id}
 
     def prompt(self, messages: Sequence[Message], *, max_new_tokens: int = 0) -> Prompt:
@@ -90,7 +92,9 @@ class LocalPolicy:
             order = list(dict.fromkeys(row.prompt for row in batch))
             place = {prompt: number for number, prompt in enumerate(order)}
             local = [Row(place[row.prompt], row.sample, row.draws, row.ids, row.log_probs) for row in batch]
-            sample(self.model, self._cache, [prompts[prompt] for prompt in order], local, sampling, ended)
+            sample(
+                self.model, self._cache, self._answers, [prompts[prompt] for prompt in order], local, sampling, ended
+            )
             for row, done in zip(batch, local, strict=True):
                 row.finish_reason = done.finish_reason
         answers: list[list[Completion]] = [[] for _ in prompts]
@@ -125,8 +129,13 @@ class LocalPolicy:
         self.codec.tokenizer.save_pretrained(path)
 
     def forget(self) -> None:
-        """To be called when the weights have changed: what was read with the old ones is of no use."""
+        """To be called when the weights have changed: what was read with the old ones is of no use.
+
+        What was said with them would help to guess what is said next; but a run that is resumed does not have it, and
+        how many tokens go through the model side by side shows in the last bits of its numbers.
+        """
         self._cache.clear()
+        self._answers = Continuations()
 
     def checkpoint_activations(self) -> None:
         """From now on a pass with gradients keeps only what goes into each layer."""

@@ -67,6 +67,9 @@ class SrlConfig(Config):
     min_reward_std: float = Field(0.01, ge=0)
     """A group is kept only if the population standard deviation of its rewards is above this. The paper asks for
     "above epsilon" and does not print the value."""
+    dynamic_sampling: bool = True
+    """Throw away groups that teach nothing and sample others in their place (DAPO, arXiv 2503.14476, section 3.2); without
+    it a batch is the first `batch_size` groups as they come."""
     max_rounds: int = Field(10, ge=1)
     """Rounds of sampling in one update before it is made with fewer groups."""
     objective: ObjectiveConfig = ObjectiveConfig()

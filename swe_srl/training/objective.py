@@ -38,9 +38,9 @@ class Loss(NamedTuple):
 
 
 def group_advantages(rewards: Sequence[float], *, divide_by_std: bool = True) -> tuple[float, ...]:
-    """(r - mean) / std inside the group, with the population's std. The rewards must differ."""
+    """(r - mean) / std inside the group, with the population's std; zero where all rewards are alike."""
     mean, std = statistics.fmean(rewards), statistics.pstdev(rewards)
-    return tuple((reward - mean) / (std if divide_by_std else 1.0) for reward in rewards)
+    return tuple((reward - mean) / (std if divide_by_std and std > 0.0 else 1.0) for reward in rewards)
 
 
 def token_weights(groups: Sequence[Group], normalise: str, max_new_tokens: int) -> list[Tensor]:

@@ -38,9 +38,9 @@ class Selection(NamedTuple):
     num_rounds: int
 
 
-def reason_to_drop(rewards: tuple[Reward, ...], min_std: float) -> str:
-    """Why a group teaches nothing; empty when it does."""
-    if statistics.pstdev([reward.value for reward in rewards]) > min_std:
+def reason_to_drop(rewards: tuple[Reward, ...], min_std: float | None) -> str:
+    """Why a group teaches nothing; empty when it does, and when `min_std` is None."""
+    if min_std is None or statistics.pstdev([reward.value for reward in rewards]) > min_std:
         return ""
     if all(reward.parts.get("well_formed") == 0.0 for reward in rewards):
         return "all malformed"
@@ -52,7 +52,7 @@ def fill(
     left_over: list[Group],
     sample: Callable[[int, int], list[Sampled]],
     *,
-    min_std: float,
+    min_std: float | None,
     max_rounds: int,
     keep_old: bool,
     divide_by_std: bool,

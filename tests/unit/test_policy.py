@@ -11,6 +11,7 @@ pytest.importorskip("transformers", reason="needs the train extra")
 from swe_srl.dialogue import Message, format_completion
 from swe_srl.errors import ConfigError, EndpointError
 from swe_srl.policy.base import Sampling
+from swe_srl.policy.drafts import Continuations, Drafts
 from swe_srl.policy.load import load_policy, load_student
 from swe_srl.policy.scoring import token_log_probs
 from swe_srl.policy.tokens import LEFT_OUT, Codec
@@ -192,6 +193,51 @@ def test_rows_that_have_a_prompt_each_say_the_same_as_alone(student):
         assert len(lengths) > 3
     finally:
         student._eos = before
+
+
+@pytest.mark.parametrize("num_samples", [1, 3])
+@pytest.mark.parametrize("temperature", [0.0, 0.05, 1.0])
+def test_guessing_what_comes_next_changes_no_answer(student, monkeypatch, temperature, num_samples):
+    base = student.codec.prompt(DIALOGUE).ids * 3
+    prompts = [base[:length] for length in (40, 150, 90, 7, 133)]
+    sampling = Sampling(temperature=temperature, max_new_tokens=40, seed=4, stop="")
+    monkeypatch.setattr(student, "_eos", set(range(0, len(student.codec.tokenizer), 40)))
+    calls, forward = [], student.model.base_model.forward
+    monkeypatch.setattr(student.model.base_model, "forward", lambda **given: calls.append(1) or forward(**given))
+    written = []
+    for max_guessed in (0, 6):
+        monkeypatch.setattr("swe_srl.policy.sampler.MAX_GUESSED", max_guessed)
+        student.forget()
+        calls.clear()
+        answers = student.complete_ids(prompts, sampling, num_samples=num_samples)
+        written.append([answer for of_prompt in answers for answer in of_prompt])
+        num_calls = len(calls)
+    plain, guessed = written
+    assert [a.token_ids for a in guessed] == [a.token_ids for a in plain]
+    assert [a.finish_reason for a in guessed] == [a.finish_reason for a in plain]
+    for ours, theirs in zip(guessed, plain, strict=True):
+        assert ours.log_probs == pytest.approx(theirs.log_probs, abs=1e-4)
+    longest = max(answer.num_tokens for answer in plain)
+    if temperature < 1.0:  # a random student that is sure of itself repeats itself
+        assert num_calls < 0.6 * longest
+
+
+def test_guesses_are_what_followed_the_same_tokens_before():
+    said = Continuations()
+    drafts = Drafts([[1, 2, 3, 4, 5, 6, 7, 8], [50, 51, 52, 53]], said)
+    assert drafts.guess(0, [9, 2, 3], 3) == [4, 5, 6]
+    assert drafts.guess(0, [9, 2, 3], 1) == [4]
+    assert drafts.guess(0, [9, 2, 3], 0) == []
+    assert drafts.guess(1, [9, 2, 3], 3) == []
+    drafts.learn(0, [9, 2, 3], 3)
+    assert drafts.guess(0, [8, 9], 2) == [2, 3]  # an answer's beginning, behind the end of its prompt
+    drafts.learn(0, [9, 2, 3, 70, 71], 2)
+    assert drafts.guess(1, [2, 3], 2) == [70, 71]  # what another answer said
+    assert drafts.guess(0, [8, 9, 2, 3], 1) == [70]  # the newest
+    assert drafts.guess(0, [1, 2, 3], 1) == [70]
+    longer = Drafts([[1, 2, 3, 4, 5, 6, 0, 4, 5, 7]], Continuations())
+    assert longer.guess(0, [1, 2, 3, 4, 5], 1) == [6]  # the longer run says more than the newer
+    assert longer.guess(0, [9, 4, 5], 1) == [7]
 
 
 def test_prompts_are_read_once_and_forgotten_when_there_is_no_room(student, monkeypatch):

@@ -228,6 +228,15 @@ def test_sampling_ends_at_the_cap_on_rounds():
     assert (selection.groups, selection.num_rounds) == ([], 3)
 
 
+def test_without_dynamic_sampling_the_first_groups_are_taken_as_they_come():
+    def sample(count, _):
+        return [sampled(1, 1), sampled(0, 1), sampled(0, 0, well_formed=0.0)][:count]
+
+    selection = fill(3, [], sample, min_std=None, max_rounds=9, keep_old=False, divide_by_std=True)
+    assert (selection.num_rounds, selection.thrown) == (1, {})
+    assert [group.advantages for group in selection.groups] == [(0.0, 0.0), (-1.0, 1.0), (0.0, 0.0)]
+
+
 def test_a_group_needs_a_spread_above_epsilon_in_the_population_sense():
     rewards = tuple(Reward(value=value) for value in (0.0, 0.2))
     assert reason_to_drop(rewards, 0.1) == "rewards alike"
@@ -454,6 +463,19 @@ def test_srl_without_any_signal_says_so_in_one_sentence(tmp_path, student, steps
     settings = config(student, steps, algorithm=SRL | {"max_rounds": 2})
     with pytest.raises(UserError, match=r"none of \d+ sampled groups .*all malformed.*SFT"):
         run_training(tmp_path / "run", settings, load_examples([steps], [TASK], ("faithful",)).examples)
+
+
+def test_without_dynamic_sampling_a_batch_without_signal_moves_nothing(tmp_path, student, steps):
+    settings = config(student, steps, algorithm=SRL | {"dynamic_sampling": False}, updates=2)
+    final = run_training(tmp_path / "run", settings, load_examples([steps], [TASK], ("faithful",)).examples)
+    rows = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    assert [(row["collected"]["groups_kept"], row["collected"]["rounds"], row["cursor"]) for row in rows] == [
+        (2, 1, 2),
+        (2, 1, 4),
+    ]
+    assert [row["grad_norm"] for row in rows] == [0.0, 0.0]
+    for name, weight in weights_of(student).items():
+        assert torch.equal(weight, weights_of(final)[name]), name
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,8 @@ class Srl:
             return self._sample([self._examples[index] for index in cursor.take(count)], update, round_)
 
         selection = fill(
-            settings.batch_size, self._left_over, sample, min_std=settings.min_reward_std, max_rounds=settings.max_rounds,
+            settings.batch_size, self._left_over, sample,
+            min_std=settings.min_reward_std if settings.dynamic_sampling else None, max_rounds=settings.max_rounds,
             keep_old=settings.objective.old_log_probs == "sampler", divide_by_std=settings.objective.divide_by_std,
         )  # fmt: skip
         self._left_over = selection.left_over
