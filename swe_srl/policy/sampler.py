@@ -45,7 +45,7 @@ class Row:
         return len(self.draws) - len(self.ids)
 
 
-MAX_GUESSED = 6
+MAX_GUESSED = 3
 """Tokens guessed behind a row's last one. Right guesses save a pass through the model, wrong ones make it wider."""
 
 MAX_WIDTH = 256
