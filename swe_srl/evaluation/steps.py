@@ -47,12 +47,13 @@ def agree(
     model: str = "",
     progress: Callable[[int, int], None] | None = None,
 ) -> list[StepAgreement]:
-    """Measure every step, in order; rows go to `step_agreement.jsonl` as they are ready.
+    """Measure every step, in order of trajectory and index, however the file is ordered; rows go to `step_agreement.jsonl` as they are ready.
 
     `model` is the name in the rows; the policy's own where empty. Steps are cut into the same batches at every start, so that a run that was stopped ends with the same numbers.
     Raises UnknownTask or FormatError before anything is sampled, UserError when the run was started with other settings.
     """
-    histories = _spread(list(_with_history(steps, tasks)), config.max_steps)
+    ordered = sorted(steps, key=lambda step: (step.trajectory_id, step.index))
+    histories = _spread(list(_with_history(ordered, tasks)), config.max_steps)
     model = model or policy.name
     with run.exclusive():
         run.remember(SETTINGS, {"model": model, "num_steps": len(steps), **config.model_dump(mode="json")})

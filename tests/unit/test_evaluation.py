@@ -210,6 +210,20 @@ def test_a_limit_spreads_over_all_steps_and_keeps_whole_histories(tmp_path: Path
     assert "seen 5" in prompts_of(policy)[2][-1]["content"]
 
 
+def test_which_steps_are_measured_does_not_depend_on_their_order_in_the_file(tmp_path: Path) -> None:
+    """Trajectories stand in the file as they were finished, which differs from run to run."""
+    steps, tasks, config = (
+        [*make_steps("t", 4), *make_steps("u", 3)],
+        {"a": make_task("a")},
+        AgreementConfig(max_steps=3),
+    )
+    found = [
+        agree(given, tasks, say(LOOK), exact, Run(tmp_path / str(number)), config)
+        for number, given in enumerate((steps, steps[4:] + steps[:4]))
+    ]
+    assert found[0] == found[1]
+
+
 def test_steps_of_other_tasks_and_repeated_steps_are_named(tmp_path: Path) -> None:
     with pytest.raises(UnknownTask, match="t/0"):
         agree(make_steps("t", 1), {}, say(LOOK), exact, Run(tmp_path), AgreementConfig())
