@@ -18,7 +18,9 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
+from swe_srl.cli.demo import DemoConfig
 from swe_srl.schema import STEP_AGREEMENT, StepAgreement
+from swe_srl.settings import load
 from swe_srl.statistics import bootstrap_mean, paired_difference
 from swe_srl.store import read_records
 from swe_srl.training.metrics import METRICS, UpdateMetrics
@@ -56,11 +58,11 @@ def main() -> None:
 def measure(options: argparse.Namespace, name: str, model: Path) -> list[StepAgreement]:
     """How well `model` agrees with the teacher on the held-out steps."""
     out = options.out / "eval" / name
+    settings = load(DemoConfig, "demo").agreement | {"num_samples": options.samples}
     swe_srl(
         "agree", str(options.demo / "replay-test" / "steps.jsonl"), "--tasks", str(options.demo / "tasks-test"),
         "--policy", str(model), "--name", name, "--out", str(out), "--limit", str(options.steps),
-        "--set", f"num_samples={options.samples}", "--set", "context.max_observation_chars=1100",
-        "--set", "sampling.max_new_tokens=140",
+        *(f"--set={key}={value}" for key, value in settings.items()),
     )  # fmt: skip
     return list(read_records(out / STEP_AGREEMENT, StepAgreement))
 

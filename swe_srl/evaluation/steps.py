@@ -49,7 +49,8 @@ def agree(
 ) -> list[StepAgreement]:
     """Measure every step, in order of trajectory and index, however the file is ordered; rows go to `step_agreement.jsonl` as they are ready.
 
-    `model` is the name in the rows; the policy's own where empty. Steps are cut into the same batches at every start, so that a run that was stopped ends with the same numbers.
+    `model` is the name in the rows; the policy's own where empty. Steps are cut into the same batches at every start, so that a run that was stopped asks the
+    same questions with the same seeds; a policy in this process may answer differently where two tokens are all but equally likely, since it has not read the earlier batches again.
     Raises UnknownTask or FormatError before anything is sampled, UserError when the run was started with other settings.
     """
     ordered = sorted(steps, key=lambda step: (step.trajectory_id, step.index))

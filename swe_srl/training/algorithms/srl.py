@@ -51,9 +51,9 @@ class Srl:
         def sample(count: int, round_: int) -> list[Sampled]:
             return self._sample([self._examples[index] for index in cursor.take(count)], update, round_)
 
+        min_std = settings.min_reward_std if settings.dynamic_sampling else None
         selection = fill(
-            settings.batch_size, self._left_over, sample,
-            min_std=settings.min_reward_std if settings.dynamic_sampling else None, max_rounds=settings.max_rounds,
+            settings.batch_size, self._left_over, sample, min_std=min_std, max_rounds=settings.max_rounds,
             keep_old=settings.objective.old_log_probs == "sampler", divide_by_std=settings.objective.divide_by_std,
         )  # fmt: skip
         self._left_over = selection.left_over
