@@ -17,6 +17,7 @@ import contextlib
 import inspect
 import itertools
 import json
+import os
 import tempfile
 import textwrap
 import time
@@ -26,6 +27,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from swe_srl.policy.load import load_student, require_torch
 
+os.environ.setdefault("OMP_WAIT_POLICY", "ACTIVE")  # as without this package: nothing else is to run beside
 require_torch()
 
 import torch
@@ -50,7 +52,7 @@ NUM_STEPS = 20
 TOKENS_PER_STEP = 100
 GROUP_SIZE = 8
 NEW_TOKENS = 60
-MICRO_BATCH_TOKENS = 4096
+MICRO_BATCH_TOKENS = 16_384
 
 Ids = tuple[int, ...]
 Sample = Callable[["LocalPolicy", list[Ids], int], list[tuple[Ids, ...]]]
@@ -79,7 +81,7 @@ class Measured(NamedTuple):
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="random", help="random: Qwen2 of 3M parameters")
+    parser.add_argument("--model", default="random", help="random: a Qwen2 of 3M parameters")
     parser.add_argument("--dtype", default="bf16", choices=("bf16", "fp32"))
     parser.add_argument("--updates", type=int, default=3)
     parser.add_argument("--ways", default="tree,plain,trl")
@@ -92,11 +94,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         work = make_work(options.model, options.dtype, Path(scratch))
         runs = {name: ways[name](work) for name in options.ways.split(",")}
-        for number in range(options.updates):
+        for number in range(options.updates + 1):
             results = {name: next(run) for name, run in runs.items()}
-            print(line(number + 1, results), flush=True)
+            print(line(number, results), flush=True)
             if options.out:
-                row = {"model": options.model, "dtype": options.dtype, **{k: v._asdict() for k, v in results.items()}}
+                figures = {name: result._asdict() for name, result in results.items()}
+                row = {"model": options.model, "dtype": options.dtype, "update": number, **figures}
                 with options.out.open("a") as file:
                     file.write(json.dumps(row) + "\n")
 
@@ -109,13 +112,13 @@ def line(number: int, results: dict[str, Measured]) -> str:
         + ("" if result is first else f" ({result.seconds / first.seconds:.1f} x, {result.num_tokens / first.num_tokens:.1f} x)")
         for name, result in results.items()
     ]  # fmt: skip
-    return f"update {number}: " + "; ".join(words)
+    return (f"update {number}: " if number else "warm-up: ") + "; ".join(words)
 
 
 def make_work(model: str, dtype: Literal["bf16", "fp32"], scratch: Path) -> Work:
     """The model's directory and a trajectory's prompts, each the beginning of the next."""
     if model == "random":
-        path = tiny_student(scratch / "random", width=192, layers=6, vocabulary=2048)
+        path = tiny_student(scratch / "random", width=256, layers=4, vocabulary=2048)
     else:
         path = embedded_directory() if model == EMBEDDED else Path(model)
     tokenizer = AutoTokenizer.from_pretrained(path)

@@ -74,14 +74,25 @@ class PrefixCache:
 
     def pieces(self, layer: int, end: End) -> list[Past]:
         """What stands on the path to `end`, without a copy."""
-        held = self._layers[layer]
-        return [
-            Past(held[node].keys[:, :, :count], held[node].values[:, :, :count])
-            for node, count in self._forest.segments(*end)
-        ]
+        return [self.run(layer, node, 0, count) for node, count in self.segments(end)]
+
+    def run(self, layer: int, node: int, start: int, stop: int) -> Past:
+        """What stands in `node`, counted from its first token, without a copy."""
+        held = self._layers[layer][node]
+        return Past(held.keys[:, :, start:stop], held.values[:, :, start:stop])
+
+    def segments(self, end: End) -> list[tuple[int, int]]:
+        """See Forest.segments."""
+        return self._forest.segments(*end)
+
+    @property
+    def device(self) -> torch.device:
+        """Where keys and values are."""
+        device: torch.device = self._model.device
+        return device
 
     def _read(self, batch: Sequence[Growth]) -> None:
-        device = self._model.device
+        device = self.device
         nodes = self._forest.nodes
         ids: list[int] = []
         positions: list[int] = []

@@ -88,7 +88,7 @@ class LocalPolicy:
                 rows.append(Row(index, number, draws))
         ended = self._stopper(sampling.stop)
         self.model.eval()
-        for batch in _batches(rows, lambda row: len(prompts[row.prompt])):
+        for batch in _batches(rows, prompts):
             order = list(dict.fromkeys(row.prompt for row in batch))
             place = {prompt: number for number, prompt in enumerate(order)}
             local = [Row(place[row.prompt], row.sample, row.draws, row.ids, row.log_probs) for row in batch]
@@ -151,10 +151,10 @@ class LocalPolicy:
         self._cache.clear()
 
 
-def _batches(rows: Sequence[Row], length: Callable[[Row], int]) -> Iterator[list[Row]]:
-    """At most MAX_ROWS rows at once: those of one prompt together where they fit, prompts of like length together."""
+def _batches(rows: Sequence[Row], prompts: Sequence[tuple[int, ...]]) -> Iterator[list[Row]]:
+    """At most MAX_ROWS rows at once: those of one prompt together where they fit, and prompts that begin alike."""
     batch: list[Row] = []
-    ordered = sorted(rows, key=lambda row: (length(row), row.prompt, row.sample))
+    ordered = sorted(rows, key=lambda row: (prompts[row.prompt], row.prompt, row.sample))
     for _, of_prompt in groupby(ordered, key=lambda row: row.prompt):
         group = list(of_prompt)
         if batch and len(batch) + len(group) > MAX_ROWS:

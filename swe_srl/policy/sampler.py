@@ -38,6 +38,8 @@ class Row:
     log_probs: list[float] = field(default_factory=list)
     finish_reason: str = ""
     """Empty while it is written."""
+    num_learned: int = 0
+    """Tokens from which guesses have been learnt."""
 
     @property
     def num_left(self) -> int:
@@ -125,14 +127,17 @@ def sample(
     while True:
         draws = [row.draws[len(row.ids) :][: len(guess) + 1] for row, guess in zip(active, guesses, strict=True)]
         ids, log_probs = choose(head(hidden), torch.cat(draws).to(device), sampling)
-        _take(active, guesses, list(zip(ids.tolist(), log_probs.tolist(), strict=True)), ended, drafts)
+        _take(active, guesses, list(zip(ids.tolist(), log_probs.tolist(), strict=True)), ended)
         going = [index for index, row in enumerate(active) if not row.finish_reason]
         if not going:
+            _learn(rows, drafts)
             return
         if len(going) < len(active):
             active = [active[index] for index in going]
             plan.keep(torch.tensor(going, device=device))
         limit = min(MAX_GUESSED, MAX_WIDTH // len(active) - 1)
+        if limit > 0:
+            _learn(rows, drafts)
         guesses = [drafts.guess(row.prompt, row.ids, min(limit, row.num_left - 1)) for row in active]
         new = plan.advance([len(row.ids) - 1 for row in active], [len(guess) + 1 for guess in guesses], device)
         tokens = [token for row, guess in zip(active, guesses, strict=True) for token in (row.ids[-1], *guess)]
@@ -148,12 +153,10 @@ def _take(
     guesses: Sequence[Sequence[int]],
     chosen: Sequence[tuple[int, float]],
     ended: Callable[[list[int]], bool],
-    drafts: Drafts,
 ) -> None:
     """Give each row its new tokens: what was chosen behind its last token, and behind each guess that was right."""
     start = 0
     for row, guess in zip(rows, guesses, strict=True):
-        before = len(row.ids)
         for (token, log_prob), guessed in zip(chosen[start : start + len(guess) + 1], (*guess, None), strict=True):
             row.ids.append(token)
             row.log_probs.append(log_prob)
@@ -164,4 +167,11 @@ def _take(
             if row.finish_reason or token != guessed:
                 break
         start += len(guess) + 1
-        drafts.learn(row.prompt, row.ids, len(row.ids) - before)
+
+
+def _learn(rows: Sequence[Row], drafts: Drafts) -> None:
+    """What the rows said since the last call becomes something to guess from."""
+    for row in rows:
+        if len(row.ids) > row.num_learned:
+            drafts.learn(row.prompt, row.ids, len(row.ids) - row.num_learned)
+            row.num_learned = len(row.ids)
