@@ -38,7 +38,7 @@ with_debootstrap() {
     if ! command -v debootstrap >/dev/null; then
         command -v apt-get >/dev/null || die "no registry is reachable and there is no debootstrap: install debootstrap, or load $tag with \`docker load\`"
         say "installing debootstrap"
-        { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends debootstrap debian-archive-keyring; } >&2 ||
+        "$here/scripts/apt_install.sh" debootstrap debian-archive-keyring ||
             die "debootstrap could not be installed: check the machine's apt sources"
     fi
     local root packages mirror

@@ -2,7 +2,5 @@
 # The main job, small and real: tasks, teacher, replay, SFT, SRL, evaluation, report. Arguments go to `swe-srl demo`.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-python=$(scripts/setup.sh)
-scripts/ensure_docker.sh
-scripts/base_image.sh
+python=$(scripts/ready.sh)
 exec "$python" -m swe_srl.cli demo "$@"

@@ -3,6 +3,7 @@
 # sentence that says what to do. Calling it again is free.
 set -euo pipefail
 
+scripts=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 log=${SWE_SRL_DOCKERD_LOG:-/var/log/swe-srl-dockerd.log}
 wait_s=60
 
@@ -40,10 +41,10 @@ if ! command -v dockerd >/dev/null; then
     command -v apt-get >/dev/null || die "there is no dockerd and this is neither Debian nor Ubuntu: install Docker by its own instructions"
     say "installing docker.io"
     # Services are not started here: in a container there is nothing to start them.
-    { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends docker.io; } >&2 ||
+    "$scripts/apt_install.sh" docker.io ||
         die "docker.io could not be installed: check the machine's apt sources and its network"
     if ! command -v docker >/dev/null; then
-        DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends docker-cli >&2 || die "there is a dockerd but no docker command: install docker-cli"
+        "$scripts/apt_install.sh" docker-cli || die "there is a dockerd but no docker command: install docker-cli"
     fi
 fi
 

@@ -12,7 +12,7 @@ want=$(sha256sum pyproject.toml scripts/setup.sh | sha256sum | cut -c1-16)
 if [ ! -x "$venv/bin/python" ]; then
     if ! "$python" -c 'import sys, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
         if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
-            apt-get update -qq >&2 && apt-get install -y -qq --no-install-recommends python3 python3-venv git >&2
+            scripts/apt_install.sh python3 python3-venv git
         else
             echo "setup: Python 3.11 or newer with venv is needed: install it, or set PYTHON to one" >&2
             exit 3

@@ -3,8 +3,6 @@
 # Arguments go to pytest: scripts/test.sh tests/unit -k store
 set -euo pipefail
 cd "$(dirname "$0")/.."
-python=$(scripts/setup.sh)
-scripts/ensure_docker.sh
-scripts/base_image.sh
+python=$(scripts/ready.sh)
 export SWE_SRL_REQUIRE_DOCKER=1
 exec "$python" -m pytest "$@"

@@ -131,6 +131,27 @@ class Padded(NamedTuple):
     real: Tensor
     """(nodes, longest) False behind a node's end. Padding stands after all real tokens, so no real query sees it."""
 
+    def gather(self, *tensors: Tensor) -> list[Tensor]:
+        """(1, heads, row, …) → (nodes, heads, longest, …)."""
+        flat = self.places.flatten()
+        # Token by token, as the model lays them out: whole rows of memory are copied.
+        return [
+            tensor[0]
+            .transpose(0, 1)
+            .index_select(0, flat)
+            .view(*self.places.shape, *tensor.shape[1:2], *tensor.shape[3:])
+            .transpose(1, 2)
+            for tensor in tensors
+        ]
+
+    def scatter(self, whole: Tensor, part: Tensor) -> None:
+        """Write the real tokens of `part`, (nodes, heads, longest, …), to their places in `whole`, (1, heads, row, …)."""
+        tokens = part.transpose(1, 2)
+        if bool(self.real.all()):
+            whole[0].transpose(0, 1)[self.places.flatten()] = tokens.flatten(0, 1)
+        else:
+            whole[0].transpose(0, 1)[self.places[self.real]] = tokens[self.real]
+
 
 def _by_length(nodes: Sequence[slice]) -> tuple[list[slice], list[Padded]]:
     """Long nodes, and the short ones in batches of like length."""
@@ -181,10 +202,9 @@ class _Blockwise(torch.autograd.Function):
         for node in plan.long:
             out[:, :, node], lse[:, :, node] = flash(*_span(node, query, key, value), 0.0, True, scale=scale)
         for padded in plan.short:
-            side_by_side, side_lse = flash(*_gather(padded, query, key, value), 0.0, True, scale=scale)
-            places = padded.places[padded.real]
-            out[0, :, places] = side_by_side.transpose(0, 1)[:, padded.real]
-            lse[0, :, places] = side_lse.transpose(0, 1)[:, padded.real]
+            side_by_side, side_lse = flash(*padded.gather(query, key, value), 0.0, True, scale=scale)
+            padded.scatter(out, side_by_side)
+            padded.scatter(lse, side_lse)
         for queries, keys in plan.sights:
             piece, piece_lse = flash(query[:, :, queries], key[:, :, keys], value[:, :, keys], 0.0, False, scale=scale)
             out[:, :, queries], lse[:, :, queries] = join(out[:, :, queries], lse[:, :, queries], piece, piece_lse)
@@ -196,17 +216,16 @@ class _Blockwise(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
         query, key, value, out, lse = ctx.saved_tensors
         plan, scale = ctx.plan, ctx.scale
-        grads = [torch.zeros_like(query), torch.zeros_like(key), torch.zeros_like(value)]
+        grads = [torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)]
         for node in plan.long:
             pieces = flash_backward(*_span(node, grad, query, key, value, out, lse), 0.0, True, scale=scale)
             for whole, piece in zip(grads, pieces, strict=True):
-                whole[:, :, node] += piece
+                whole[:, :, node] = piece
         for padded in plan.short:
-            masked = _gather(padded, grad)[0] * padded.real[:, None, :, None]
-            pieces = flash_backward(masked, *_gather(padded, query, key, value, out, lse), 0.0, True, scale=scale)
-            places = padded.places[padded.real]
+            masked = padded.gather(grad)[0] * padded.real[:, None, :, None]
+            pieces = flash_backward(masked, *padded.gather(query, key, value, out, lse), 0.0, True, scale=scale)
             for whole, piece in zip(grads, pieces, strict=True):
-                whole[0, :, places] += piece.transpose(0, 1)[:, padded.real]
+                padded.scatter(whole, piece)
         for queries, keys in plan.sights:
             pieces = flash_backward(
                 grad[:, :, queries], query[:, :, queries], key[:, :, keys], value[:, :, keys],
@@ -219,11 +238,6 @@ class _Blockwise(torch.autograd.Function):
 
 def _span(node: slice, *tensors: Tensor) -> list[Tensor]:
     return [tensor[:, :, node] for tensor in tensors]
-
-
-def _gather(padded: Padded, *tensors: Tensor) -> list[Tensor]:
-    """(1, heads, row, …) → (nodes, heads, longest, …)."""
-    return [tensor[0][:, padded.places].transpose(0, 1) for tensor in tensors]
 
 
 def _fold(grad: Tensor, groups: int) -> Tensor:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from swe_srl.errors import ConfigError, EndpointError
 from swe_srl.policy.base import Policy
 from swe_srl.policy.embedded import EMBEDDED, embedded_directory
+from swe_srl.policy.process import settle
 
 if TYPE_CHECKING:
     from swe_srl.policy.local import LocalPolicy
@@ -68,13 +68,8 @@ def load_student(
 
 
 def require_torch() -> None:
-    """Raises ConfigError where the `train` extra is not installed. To be called before anything imports torch.
-
-    OpenMP reads its settings when torch is loaded. Threads that wait are to sleep, not to spin: where other processes
-    want the cores too (boxes, a second run), spinning costs more than half the throughput (60 against 150 tokens a CPU
-    second in training), and on idle cores it gains next to nothing.
-    """
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    """Raises ConfigError where the `train` extra is not installed. To be called before anything imports torch."""
+    settle()
     for name in ("torch", "transformers"):
         if importlib.util.find_spec(name) is None:
             raise ConfigError(f"a model in this process needs {name}: pip install 'swe-srl[train]'")
