@@ -16,10 +16,13 @@ _CORPUS = (
 )
 
 
-def tiny_student(path: Path, *, seed: int = 0, width: int = 32, layers: int = 2, vocabulary: int = 0) -> Path:
+def tiny_student(
+    path: Path, *, seed: int = 0, width: int = 32, layers: int = 2, vocabulary: int = 0, mlp: float = 2.0
+) -> Path:
     """Write a random Qwen2 model (grouped queries) and a byte-level BPE tokenizer with ChatML to `path`.
 
-    With a larger `vocabulary` than the corpus gives, the rest of the ids stand for nothing.
+    With a larger `vocabulary` than the corpus gives, the rest of the ids stand for nothing. `mlp` is the width of the
+    feed-forward layers in times of `width`.
     """
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -38,7 +41,7 @@ def tiny_student(path: Path, *, seed: int = 0, width: int = 32, layers: int = 2,
     )
     tokenizer.chat_template = CHATML
     config = Qwen2Config(
-        vocab_size=max(len(tokenizer), vocabulary), hidden_size=width, intermediate_size=2 * width, num_hidden_layers=layers, num_attention_heads=4, num_key_value_heads=2,
+        vocab_size=max(len(tokenizer), vocabulary), hidden_size=width, intermediate_size=round(mlp * width), num_hidden_layers=layers, num_attention_heads=4, num_key_value_heads=2,
         max_position_embeddings=4096, tie_word_embeddings=True, eos_token_id=tokenizer.eos_token_id, bos_token_id=None, pad_token_id=tokenizer.pad_token_id,
     )  # fmt: skip
     with torch.random.fork_rng():

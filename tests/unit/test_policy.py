@@ -13,6 +13,7 @@ from swe_srl.errors import ConfigError, EndpointError
 from swe_srl.policy.base import Sampling
 from swe_srl.policy.drafts import Continuations, Drafts
 from swe_srl.policy.load import load_policy, load_student
+from swe_srl.policy.pasts import SharedPasts
 from swe_srl.policy.scoring import token_log_probs
 from swe_srl.policy.tokens import LEFT_OUT, Codec
 from swe_srl.policy.tree import TokenTree
@@ -193,6 +194,39 @@ def test_rows_that_have_a_prompt_each_say_the_same_as_alone(student):
         assert len(lengths) > 3
     finally:
         student._eos = before
+
+
+@pytest.mark.parametrize("chunk", [16, 40, 512])
+def test_what_prompts_share_is_read_for_all_their_rows_at_once(student, monkeypatch, chunk):
+    """A trajectory's prompts, one of another trajectory of its task, one of another task: each as if it were alone."""
+    base = student.codec.prompt(DIALOGUE).ids * 3
+    other = student.codec.prompt(DIALOGUE[2:]).ids * 3
+    prompts = [base[:90], base[:150], base[:60] + other[:50], base[:40], other[:70], base[:120], base[:60] + other[:80]]
+    sampling = Sampling(temperature=1.3, max_new_tokens=25, seed=2, stop="")
+    monkeypatch.setattr("swe_srl.policy.pasts.CHUNK", chunk)
+    monkeypatch.setattr(student, "_eos", set(range(0, len(student.codec.tokenizer), 9)))
+    student.forget()
+    together = student.complete_ids(prompts, sampling, num_samples=3)
+    lengths = set()
+    for prompt, answers in zip(prompts, together, strict=True):
+        student.forget()
+        [alone] = student.complete_ids([prompt], sampling, num_samples=3)
+        for ours, reference in zip(answers, alone, strict=True):
+            assert ours.token_ids == reference.token_ids
+            assert ours.log_probs == pytest.approx(reference.log_probs, abs=1e-4)
+            lengths.add(ours.num_tokens)
+    assert len(lengths) > 5
+
+
+def test_the_prompts_of_a_trajectory_are_sampled_from_without_a_copy_of_their_keys(student):
+    ids = student.codec.prompt(DIALOGUE).ids * 3
+    prompts = [ids[:length] for length in (40, 80, 120, 160)]
+    student.forget()
+    ends, _ = student._cache.read(prompts)
+    held = {layer[0].keys.untyped_storage().data_ptr() for layer in student._cache._layers}
+    pasts = SharedPasts(student._cache, [end for end in ends for _ in range(3)])
+    seen = [piece.past(layer).keys for piece in pasts._pieces for layer in range(student.model.config.num_hidden_layers)]
+    assert {keys.untyped_storage().data_ptr() for keys in seen} == held
 
 
 @pytest.mark.parametrize("num_samples", [1, 3])
