@@ -225,7 +225,9 @@ def test_the_prompts_of_a_trajectory_are_sampled_from_without_a_copy_of_their_ke
     ends, _ = student._cache.read(prompts)
     held = {layer[0].keys.untyped_storage().data_ptr() for layer in student._cache._layers}
     pasts = SharedPasts(student._cache, [end for end in ends for _ in range(3)])
-    seen = [piece.past(layer).keys for piece in pasts._pieces for layer in range(student.model.config.num_hidden_layers)]
+    seen = [
+        piece.past(layer).keys for piece in pasts._pieces for layer in range(student.model.config.num_hidden_layers)
+    ]
     assert {keys.untyped_storage().data_ptr() for keys in seen} == held
 
 
