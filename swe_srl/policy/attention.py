@@ -146,11 +146,7 @@ class Padded(NamedTuple):
 
     def scatter(self, whole: Tensor, part: Tensor) -> None:
         """Write the real tokens of `part`, (nodes, heads, longest, …), to their places in `whole`, (1, heads, row, …)."""
-        tokens = part.transpose(1, 2)
-        if bool(self.real.all()):
-            whole[0].transpose(0, 1)[self.places.flatten()] = tokens.flatten(0, 1)
-        else:
-            whole[0].transpose(0, 1)[self.places[self.real]] = tokens[self.real]
+        whole[0].transpose(0, 1)[self.places[self.real]] = part.transpose(1, 2)[self.real]
 
 
 def _by_length(nodes: Sequence[slice]) -> tuple[list[slice], list[Padded]]:

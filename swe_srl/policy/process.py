@@ -11,7 +11,7 @@ _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 
 
 def settle() -> None:
-    """Settings of OpenMP and of malloc; those that the user has made in the environment stay.
+    """Settings of OpenMP and of glibc's malloc; those that the user has made in the environment stay.
 
     Threads that wait are to sleep, not to spin: where other processes want the cores too (boxes, a second run), spinning
     costs more than half the throughput (60 against 150 tokens a CPU second in training), and on idle cores it gains
@@ -23,7 +23,8 @@ def settle() -> None:
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
-    if platform.libc_ver()[0] == "glibc":
+    chosen = any(name == "GLIBC_TUNABLES" or name.startswith("MALLOC_") for name in os.environ)
+    if platform.libc_ver()[0] == "glibc" and not chosen:
         libc = ctypes.CDLL(None)
         libc.mallopt(_M_TRIM_THRESHOLD, -1)  # nothing is given back
         libc.mallopt(_M_MMAP_MAX, 0)
