@@ -141,20 +141,24 @@ def _pieces(cache: PrefixCache, ends: Sequence[End]) -> Iterator[tuple[slice, li
             for readers in _neighbours([number for number in counts if counts[number] > start]):
                 if len(readers) == 1:
                     own[readers[0]].append(_Run(node, start, min(start + CHUNK, counts[readers[0]])))
-                    continue
-                # Those that end here apart from those that go on, from which nothing is to be hidden.
-                for _, alike in groupby(readers, key=lambda number: counts[number] < start + CHUNK):
-                    some = list(alike)
-                    stop = min(start + CHUNK, max(counts[number] for number in some))
-                    rows = slice(prompts[some[0]][1].start, prompts[some[-1]][1].stop)
-                    seen = [
-                        min(counts[n], stop) - start for n in some for _ in range(*prompts[n][1].indices(len(ends)))
-                    ]
-                    yield rows, [_Run(node, start, stop)], seen
+                else:
+                    yield from _shared(node, start, [(prompts[number][1], counts[number]) for number in readers])
     for (_, rows), runs in zip(prompts, own, strict=True):
         if runs:
             joined = _joined(runs)
             yield rows, joined, [sum(run.stop - run.start for run in joined)]
+
+
+def _shared(
+    node: int, start: int, readers: Sequence[tuple[slice, int]]
+) -> Iterator[tuple[slice, list[_Run], list[int]]]:
+    """The CHUNK of `node` from `start`, for neighbouring (rows of a prompt, tokens of the node that they see)."""
+    # Those that end here apart from those that go on, from which nothing is to be hidden.
+    for _, group in groupby(readers, key=lambda reader: reader[1] < start + CHUNK):
+        alike = list(group)
+        stop = min(start + CHUNK, max(count for _, count in alike))
+        seen = [min(count, stop) - start for rows, count in alike for _ in range(rows.start, rows.stop)]
+        yield slice(alike[0][0].start, alike[-1][0].stop), [_Run(node, start, stop)], seen
 
 
 def _spans(ends: Sequence[End]) -> Iterator[tuple[End, slice]]:
