@@ -4,12 +4,13 @@
     python scripts/bench/tree.py [--model random|smollm2-135m|DIR] [--updates 3] [--dtype bf16]
 
 All three have the same weights, the same prompts (the history of a trajectory of 20 steps, 100 to 2,000 tokens, real
-source text), 8 answers of 60 tokens each, the same reward, clipped objective and AdamW. Each is a process of its own, as
-its users run it; they take turns, update by update. Plain sequences are this package's trainer with one sequence in each
-pass and transformers' own `generate`. TRL is given no reference model, no gradient checkpointing and no padding to speak
-of (one prompt with its answers at a time), or with --trl-prompts more prompts at once. Tokens are counted where the model
-looks up its embeddings, padding included. The first update of each warms up (kernels are chosen, memory is fetched): it
-is shown, and not to be counted.
+source text), 8 answers of 60 tokens each, the same reward, clipped objective and AdamW. Each is a process of its own,
+as its users run it; they take turns, update by update, or where memory does not hold all of them at once, follow each
+other (--one-by-one). Plain sequences are this package's trainer with one sequence in each pass and transformers' own
+`generate`. TRL is given no reference model, no gradient checkpointing and no padding to speak of (one prompt with its
+answers at a time), or with --trl-prompts more prompts at once. Tokens are counted where the model looks up its
+embeddings, padding included. The first update of each warms up (kernels are chosen, memory is fetched): it is shown,
+and not to be counted.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import subprocess
 import sys
 import tempfile
 import textwrap
+from collections.abc import Iterator
 from pathlib import Path
 
 from tree_common import GROUP_SIZE, NEW_TOKENS, NUM_STEPS, Measured, Work
@@ -35,6 +37,8 @@ QWEN_MLP = 4864 / 896
 SCRIPTS = {"tree": "tree_ours.py", "plain": "tree_ours.py", "trl": "tree_trl.py"}
 WAITING = {"GOMP_SPINCOUNT": "300000"}
 """Threads wait as by OpenMP's own default, in all three: nothing is to run beside."""
+KEEPING = {"MALLOC_TRIM_THRESHOLD_": str(2**62), "MALLOC_MMAP_MAX_": "0", "THP_MEM_ALLOC_ENABLE": "1"}
+"""What this package settles for itself (swe_srl/policy/process.py), as another process is given it."""
 
 
 def main() -> None:
@@ -46,30 +50,52 @@ def main() -> None:
     parser.add_argument("--ways", default="tree,plain,trl")
     parser.add_argument("--trl-prompts", type=int, default=1, help="prompts that TRL takes through the model at once")
     parser.add_argument("--trl-keeps-memory", action="store_true", help="give TRL this package's settings of malloc")
+    parser.add_argument("--one-by-one", action="store_true", help="end one way before the next begins")
     parser.add_argument("--out", type=Path, help="append the figures to this JSONL file")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         work = Path(scratch) / "work.json"
         work.write_text(json.dumps(make_work(options, Path(scratch))._asdict()))
-        runs = {name: Run(name, work) for name in options.ways.split(",")}
-        for number in range(options.updates + 1):
-            results = {name: run.update() for name, run in runs.items()}
-            print(line(number, results), flush=True)
+        results: dict[int, dict[str, Measured]] = {}
+        for number, name, result in measure(options, work):
+            print(f"{title(number)}, {name}: {result.seconds:.1f} s", file=sys.stderr)
+            results.setdefault(number, {})[name] = result
             if options.out:
-                figures = {name: result._asdict() for name, result in results.items()}
-                row = {"model": options.model, "dtype": options.dtype, "update": number, **figures}
+                row = {
+                    "model": options.model,
+                    "dtype": options.dtype,
+                    "update": number,
+                    "way": name,
+                    **result._asdict(),
+                }
                 with options.out.open("a") as file:
                     file.write(json.dumps(row) + "\n")
+    for number, of_update in results.items():
+        print(line(number, of_update))
+
+
+def measure(options: argparse.Namespace, work: Path) -> Iterator[tuple[int, str, Measured]]:
+    """Update, way and what it took, in the order asked for."""
+    ways, numbers = options.ways.split(","), range(options.updates + 1)
+    for together in [[name] for name in ways] if options.one_by_one else [ways]:
+        runs = {
+            name: Run(name, work, KEEPING if options.trl_keeps_memory and name == "trl" else {}) for name in together
+        }
+        for number in numbers:
+            for name, run in runs.items():
+                yield number, name, run.update()
+        for run in runs.values():
+            run.end()
 
 
 class Run:
     """One way, in its own process."""
 
-    def __init__(self, way: str, work: Path) -> None:
+    def __init__(self, way: str, work: Path, environment: dict[str, str]) -> None:
         script = Path(__file__).with_name(SCRIPTS[way])
         self._process = subprocess.Popen(
             [sys.executable, script, way, work], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-            env=os.environ | WAITING,
+            env=os.environ | WAITING | environment,
         )  # fmt: skip
 
     def update(self) -> Measured:
@@ -83,6 +109,12 @@ class Run:
             sys.exit(f"{self._process.args[2]} ended: {self._process.wait()}")  # type: ignore[index]
         return Measured(**json.loads(answer))
 
+    def end(self) -> None:
+        """No more."""
+        assert self._process.stdin
+        self._process.stdin.close()
+        self._process.wait()
+
 
 def line(number: int, results: dict[str, Measured]) -> str:
     """One update of each, beside the first."""
@@ -92,7 +124,12 @@ def line(number: int, results: dict[str, Measured]) -> str:
         + ("" if result is first else f" ({result.seconds / first.seconds:.1f} x, {result.num_tokens / first.num_tokens:.1f} x)")
         for name, result in results.items()
     ]  # fmt: skip
-    return (f"update {number}: " if number else "warm-up: ") + "; ".join(words)
+    return f"{title(number)}: {'; '.join(words)}"
+
+
+def title(number: int) -> str:
+    """The name of an update."""
+    return f"update {number}" if number else "warm-up"
 
 
 def make_work(options: argparse.Namespace, scratch: Path) -> Work:
@@ -113,7 +150,7 @@ def make_work(options: argparse.Namespace, scratch: Path) -> Work:
         targets.append(source[end : end + 4 * NEW_TOKENS])
     lengths = [len(tokenizer(prompt).input_ids) for prompt in prompts]
     print(f"{NUM_STEPS} prompts of {lengths[0]} to {lengths[-1]} tokens, {GROUP_SIZE} answers of {NEW_TOKENS}")
-    return Work(str(path), options.dtype, tuple(prompts), tuple(targets), options.trl_prompts, options.trl_keeps_memory)
+    return Work(str(path), options.dtype, tuple(prompts), tuple(targets), options.trl_prompts)
 
 
 if __name__ == "__main__":

@@ -25,8 +25,6 @@ class Work(NamedTuple):
     """What the answer to each prompt is compared with."""
     trl_prompts: int
     """Prompts that TRL takes through the model at once."""
-    trl_keeps_memory: bool
-    """Whether TRL's process is given this package's settings of malloc, which it does not have by itself."""
 
 
 class Measured(NamedTuple):

@@ -17,14 +17,11 @@ from transformers.trainer_callback import TrainerCallback
 from tree_common import GROUP_SIZE, NEW_TOKENS, NUM_STEPS, Counter, Measured, Work, serve
 from trl import GRPOConfig, GRPOTrainer
 
-from swe_srl.policy.process import settle
 from swe_srl.rewards.similarity import similarity
 
 
 def updates(work: Work) -> Iterator[Measured]:
     """TRL, one update in each call of its trainer."""
-    if work.trl_keeps_memory:
-        settle()
     dtype = {"bf16": torch.bfloat16, "fp32": torch.float32}[work.dtype]
     model = AutoModelForCausalLM.from_pretrained(work.model, dtype=dtype)
     model.generation_config.eos_token_id = None

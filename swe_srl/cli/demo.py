@@ -62,10 +62,10 @@ def stages(config: DemoConfig, out: Path) -> Iterator[Stage]:
         ("Plant bugs in a project never trained on", config.test_recipes, config.test_tasks, test),
     ):
         yield Stage(title, ("tasks", "make", *recipes, "--num", str(number), "--out", tasks, *workers))
-        yield Stage(
-            "Check them: the gold patch resolves, the empty one does not",
-            ("tasks", "check", tasks, "--repeats", "1", *workers),
-        )
+    yield Stage(
+        "Check what will be measured on: the gold patch resolves, the empty one does not",
+        ("tasks", "check", test, "--repeats", "1", *workers),
+    )
     given = (*workers, *_set(config.teaching))
     for name, tasks, samples in (("train", train, config.samples), ("test", test, 1)):
         teach, replay = out / f"teach-{name}", out / f"replay-{name}"
