@@ -8,7 +8,7 @@ source text), 8 answers of 60 tokens each, the same reward, clipped objective an
 as its users run it; they take turns, update by update, or where memory does not hold all of them at once, follow each
 other (--one-by-one). Plain sequences are this package's trainer with one sequence in each pass and transformers' own
 `generate`. TRL is given no reference model, no gradient checkpointing and no padding to speak of (one prompt with its
-answers at a time), or with --trl-prompts more prompts at once. Tokens are counted where the model looks up its
+answers at a time; with --trl-rows fewer or more). Tokens are counted where the model looks up its
 embeddings, padding included. The first update of each warms up (kernels are chosen, memory is fetched): it is shown,
 and not to be counted.
 """
@@ -48,7 +48,7 @@ def main() -> None:
     parser.add_argument("--dtype", default="bf16", choices=("bf16", "fp32"))
     parser.add_argument("--updates", type=int, default=3)
     parser.add_argument("--ways", default="tree,plain,trl")
-    parser.add_argument("--trl-prompts", type=int, default=1, help="prompts that TRL takes through the model at once")
+    parser.add_argument("--trl-rows", type=int, default=GROUP_SIZE, help="answers that TRL trains on in one pass")
     parser.add_argument("--trl-keeps-memory", action="store_true", help="give TRL this package's settings of malloc")
     parser.add_argument("--one-by-one", action="store_true", help="end one way before the next begins")
     parser.add_argument("--out", type=Path, help="append the figures to this JSONL file")
@@ -150,7 +150,7 @@ def make_work(options: argparse.Namespace, scratch: Path) -> Work:
         targets.append(source[end : end + 4 * NEW_TOKENS])
     lengths = [len(tokenizer(prompt).input_ids) for prompt in prompts]
     print(f"{NUM_STEPS} prompts of {lengths[0]} to {lengths[-1]} tokens, {GROUP_SIZE} answers of {NEW_TOKENS}")
-    return Work(str(path), options.dtype, tuple(prompts), tuple(targets), options.trl_prompts)
+    return Work(str(path), options.dtype, tuple(prompts), tuple(targets), options.trl_rows)
 
 
 if __name__ == "__main__":

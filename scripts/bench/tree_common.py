@@ -23,8 +23,8 @@ class Work(NamedTuple):
     prompts: tuple[str, ...]
     targets: tuple[str, ...]
     """What the answer to each prompt is compared with."""
-    trl_prompts: int
-    """Prompts that TRL takes through the model at once."""
+    trl_rows: int
+    """Answers that TRL trains on in one pass."""
 
 
 class Measured(NamedTuple):

@@ -49,8 +49,9 @@ def updates(work: Work) -> Iterator[Measured]:
     with tempfile.TemporaryDirectory() as out:
         for seed in itertools.count():
             settings = GRPOConfig(
-                output_dir=out, seed=seed, use_cpu=True, bf16=False, per_device_train_batch_size=GROUP_SIZE * work.trl_prompts,
-                gradient_accumulation_steps=NUM_STEPS // work.trl_prompts, steps_per_generation=1, num_generations=GROUP_SIZE,
+                output_dir=out, seed=seed, use_cpu=True, bf16=False, per_device_train_batch_size=work.trl_rows,
+                gradient_accumulation_steps=NUM_STEPS * GROUP_SIZE // work.trl_rows,
+                steps_per_generation=max(1, GROUP_SIZE // work.trl_rows), num_generations=GROUP_SIZE,
                 max_completion_length=NEW_TOKENS, generation_kwargs={"min_new_tokens": NEW_TOKENS}, temperature=1.0, top_k=0, beta=0.0,
                 loss_type="grpo", learning_rate=1e-6, lr_scheduler_type="constant", max_steps=1, shuffle_dataset=False,
                 gradient_checkpointing=False, logging_strategy="no", save_strategy="no", report_to=[], disable_tqdm=True,
