@@ -230,15 +230,17 @@ OpenBox = Callable[[Task], Sandbox]
 
 
 def open_task_box(task: Task, config: SandboxConfig, purpose: str) -> Sandbox:
-    """A fresh box of a task, its image pulled or built where it is missing; `purpose` is for who reads `docker ps`.
+    """A fresh box of a task for an agent, its image pulled or built where it is missing and the repository's future taken out.
 
-    Raises EngineUnavailable, ImageMissing or SandboxError.
+    `purpose` is for who reads `docker ps`. Raises EngineUnavailable, ImageMissing or SandboxError.
     """
     from swe_srl.runtime import open_sandbox
     from swe_srl.runtime.images import ensure_image
+    from swe_srl.runtime.scrub import without_future
 
     ensure_image(task.image, task.image_context)
-    return open_sandbox(config, task.image, task.workdir, name=f"{purpose}-{task.task_id}")
+    image = without_future(task.image, task.workdir)
+    return open_sandbox(config, image, task.workdir, name=f"{purpose}-{task.task_id}")
 
 
 def run_episodes(

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
-from swe_srl.agent import EpisodeResult, OpenBox, run_episodes
+from swe_srl.agent import EpisodeResult, OpenBox, open_task_box, run_episodes
 from swe_srl.evaluation.modes import EvaluationMode
 from swe_srl.policy.base import Policy
-from swe_srl.runtime.base import Sandbox, SandboxConfig
 from swe_srl.schema import Prediction, Task, Trajectory
 from swe_srl.store import Run, write_json
 
@@ -52,7 +52,13 @@ def predict(
         turns = _Turns(len(tasks), config.limits.max_turns, progress)
         turns.finish(len(tasks) - len(pending))
         with run.append(PREDICTIONS, Prediction) as predictions, run.append(EPISODES, Trajectory) as episodes:
-            for result in _act(pending, policy, config, open_box or docker_box(config.sandbox), turns):
+            for result in _act(
+                pending,
+                policy,
+                config,
+                open_box or partial(open_task_box, config=config.sandbox, purpose="predict"),
+                turns,
+            ):
                 prediction = result.prediction(model)
                 # the prediction is written last: it is what marks the task as done
                 episodes.write(_trajectory(result, model))
@@ -64,19 +70,6 @@ def predict(
             run.path / "preds.json", {item.task_id: _swe_bench(item) for item in ordered if not item.infra_failure}
         )
     return ordered
-
-
-def docker_box(config: SandboxConfig) -> OpenBox:
-    """Opens a task's box, building or pulling its image first."""
-
-    def open_box(task: Task) -> Sandbox:
-        from swe_srl.runtime import open_sandbox
-        from swe_srl.runtime.images import ensure_image
-
-        ensure_image(task.image, task.image_context)
-        return open_sandbox(config, task.image, task.workdir, name=f"predict-{task.task_id}")
-
-    return open_box
 
 
 class _Turns:

@@ -1,0 +1,66 @@
+"""Image → an image whose repository knows nothing of its own future: what an agent is to solve is often one `git log --all` away.
+
+Branches, remotes, later tags, reflogs, stashes and all objects that only they lead to are gone from the repository in the
+working directory and from its submodules (sandboxes/scrub.sh says what stays). Done once for an image and kept as one more
+layer. Other copies of the project, as in site-packages, are not looked for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections import defaultdict
+
+from swe_srl.assets import material
+from swe_srl.errors import SandboxError
+from swe_srl.runtime.engine import LABEL, NAME_LABEL, OWNER_LABEL, client, engine_errors, owner_label, remove_container
+from swe_srl.runtime.images import OURS, has_image
+
+REPOSITORY = f"{OURS}past"
+"""Of the images' tags; what follows is a digest of the image, the directory and the script."""
+
+_registry_lock = threading.Lock()
+_locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
+
+
+def without_future(image: str, workdir: str) -> str:
+    """The tag of an image as `image`, which the engine has, with the future gone from the repository at `workdir`.
+
+    Threads that ask for the same wait for one of them.
+
+    Raises:
+        EngineUnavailable: no engine answers.
+        SandboxError: the repository cannot be scrubbed; it says why.
+    """
+    script = material("sandboxes", "scrub.sh").read_text()
+    with engine_errors(f"looking at image {image}"):
+        found = client().images.get(image)
+    digest = hashlib.sha256("\0".join((str(found.id), workdir, script)).encode()).hexdigest()[:16]
+    tag = f"{REPOSITORY}:{digest}"
+    with _registry_lock:
+        lock = _locks[tag]
+    with lock:
+        if not has_image(tag):
+            _scrub(image, workdir, script, digest)
+    return tag
+
+
+def _scrub(image: str, workdir: str, script: str, digest: str) -> None:
+    with engine_errors(f"taking the future out of image {image}"):
+        container = client().containers.create(
+            image,
+            entrypoint=["sleep", "infinity"],
+            use_config_proxy=False,
+            network_mode="none",
+            labels={LABEL: "box", OWNER_LABEL: owner_label(), NAME_LABEL: f"scrub-{image}"},
+        )
+        try:
+            container.start()
+            code, output = container.exec_run(["bash", "-c", script, "scrub", workdir], user="0", workdir="/")
+            assert isinstance(output, bytes)
+            if code != 0:
+                words = output.decode("utf-8", "replace").strip()[-500:]
+                raise SandboxError(f"image {image}: the repository in {workdir} keeps its future ({code}): {words}")
+            container.commit(REPOSITORY, digest, changes=[f"LABEL {LABEL}=image {OWNER_LABEL}= {NAME_LABEL}="])
+        finally:
+            remove_container(container)

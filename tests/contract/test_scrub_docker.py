@@ -1,0 +1,145 @@
+"""What an agent can find out about the future of the repository in its box: nothing, wherever it was hidden."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from swe_srl.errors import SandboxError
+from swe_srl.runtime import Sandbox, SandboxConfig, open_sandbox
+from swe_srl.runtime.images import build_image, has_image
+from swe_srl.runtime.scrub import without_future
+
+pytestmark = pytest.mark.docker
+
+# Each hiding place keeps a fix of its own, which names it; what is past, and stays, says PAST.
+REPOSITORY = r"""
+set -eu
+git config --global user.email a@example.org; git config --global user.name A
+git config --global protocol.file.allow always; git config --global init.defaultBranch main
+fix() { echo "FIX-$1" > "fix-$1.py"; git add -A; git commit -qm "FIX-$1"; }
+
+git init -q /library; cd /library; echo PAST > lib.py; git add -A; git commit -qm PAST
+git init -q /testbed; cd /testbed; echo PAST > a.py; git add -A; git commit -qm PAST; git tag v1; git tag -a v1.0 -m PAST
+git submodule --quiet add /library library; git commit -qm "PAST too"
+now=$(git rev-parse HEAD)
+fix future; git tag v2; git tag -a v2.0 -m "FIX-tag"; git branch other; git update-ref refs/custom/x HEAD
+git notes add -m FIX-note; fix remote; git update-ref refs/remotes/origin/main HEAD
+git symbolic-ref refs/remotes/origin/HEAD refs/remotes/origin/main
+git remote add origin https://example.org/project.git
+git config branch.main.remote origin
+fix replaced; git replace "$now^" HEAD
+fix kept; git repack -adq; for pack in .git/objects/pack/*.pack; do : > "${pack%.pack}.keep"; done
+git commit-graph write --reachable
+git reset -q --hard $now
+fix reflog; git reset -q --hard $now; git pack-refs --all
+echo FIX-stash > s.py; git add s.py; git stash -q
+fix packed; git branch gone; git repack -adq; git reset -q --hard $now; git branch -D -q gone
+echo FIX-blob | git hash-object -w --stdin >/dev/null
+echo FIX-staged > staged.py; git add staged.py; rm staged.py
+echo "$now" > .git/FETCH_HEAD; git rev-parse other > .git/ORIG_HEAD
+git init -q --bare /lender; git --git-dir=/lender hash-object -w --stdin <<<FIX-lent >/dev/null
+echo /lender/objects > .git/objects/info/alternates
+(cd library; fix submodule; git branch ahead; git reset -q --hard HEAD^)
+echo WORK > work.py; echo PAST edited > a.py
+"""
+FIXES = "future tag note remote replaced kept reflog stash packed blob staged lent"
+ALL_OBJECTS = "git cat-file --batch-all-objects --batch --buffer --unordered"
+
+
+def said(box: Sandbox, command: str) -> str:
+    result = box.run(f"cd /testbed; {command}", timeout_s=30)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+@pytest.fixture(scope="module")
+def image(base_image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    context: Path = tmp_path_factory.mktemp("context")
+    (context / "repository.sh").write_text(REPOSITORY)
+    (context / "Dockerfile").write_text(
+        f'FROM {base_image}\nCOPY repository.sh /r.sh\nRUN bash /r.sh && rm /r.sh\nWORKDIR /testbed\nCMD ["bash"]\n'
+    )
+    tag = f"swe-srl/test-scrub:{context.parent.name}"
+    build_image(context, tag, {})
+    yield tag
+    subprocess.run(["docker", "rmi", tag], check=True, capture_output=True)
+
+
+@pytest.fixture(scope="module")
+def box(image: str) -> Iterator[Sandbox]:
+    scrubbed = without_future(image, "/testbed")
+    with open_sandbox(SandboxConfig(), scrubbed) as box:
+        yield box
+    subprocess.run(["docker", "rmi", scrubbed], check=True, capture_output=True)
+
+
+def test_the_fixes_are_there_before(image):
+    with open_sandbox(SandboxConfig(), image) as box:
+        found = said(box, f"{ALL_OBJECTS} | grep -aoE 'FIX-[a-z]+' | sort -u").split()
+        assert found == sorted(f"FIX-{name}" for name in FIXES.split())
+        assert "FIX-submodule" in said(box, f"cd library; {ALL_OBJECTS} | grep -a FIX")
+
+
+@pytest.mark.parametrize("where", ["/testbed", "/testbed/library"])
+def test_no_object_holds_a_fix_and_none_is_beyond_what_head_and_past_tags_lead_to(box, where):
+    assert said(box, f"cd {where}; {ALL_OBJECTS} | grep -ac FIX || :") == "0\n"
+    every = said(box, f"cd {where}; git cat-file --batch-all-objects --batch-check='%(objectname)' | sort")
+    past = said(box, f"cd {where}; git rev-list --objects --no-object-names HEAD --tags | sort -u")
+    assert every == past
+
+
+def test_no_file_of_git_says_a_name_of_what_was_there(image, box):
+    with open_sandbox(SandboxConfig(), image) as before:
+        future = said(before, "git --no-replace-objects rev-list --all --reflog --not HEAD").split()
+    assert len(future) > 8
+    assert said(box, f"grep -rlE '{'|'.join(future)}|FIX' .git || :") == ""
+
+
+def test_the_past_the_branch_and_the_working_tree_stay(box):
+    assert said(box, "git log --format=%s --all") == "PAST too\nPAST\n"
+    assert said(box, "git for-each-ref --format='%(refname)'") == "refs/heads/main\nrefs/tags/v1\nrefs/tags/v1.0\n"
+    assert said(box, "git describe") == "v1.0-1-g" + said(box, "git rev-parse --short HEAD")
+    assert said(box, "git status --short") == " M a.py\n?? work.py\n"
+    assert said(box, "cat a.py work.py library/lib.py") == "PAST edited\nWORK\nPAST\n"
+    assert said(box, "git remote; git stash list; git reflog; git config --get-regexp '^branch' || :") == ""
+    assert (
+        said(
+            box, "git fsck --full 2>&1; git -C library fsck --full 2>&1; echo PAST | git hash-object -w --stdin | wc -c"
+        )
+        == "41\n"
+    )
+
+
+def test_it_is_done_once_for_an_image_and_does_not_change_it(image, box):
+    tag = without_future(image, "/testbed")
+    made = subprocess.run(["docker", "inspect", "-f", "{{.Id}}", tag], capture_output=True, check=True).stdout
+    assert without_future(image, "/testbed") == tag
+    assert made == subprocess.run(["docker", "inspect", "-f", "{{.Id}}", tag], capture_output=True, check=True).stdout
+    shape = ["docker", "inspect", "-f", "{{.Config.User}}{{.Config.WorkingDir}}{{.Config.Env}}"]
+    ours, theirs = (subprocess.run([*shape, name], capture_output=True, check=True).stdout for name in (tag, image))
+    assert ours == theirs
+
+
+def test_an_image_without_a_repository_is_as_it_was(base_image):
+    tag = without_future(base_image, "/testbed")
+    assert has_image(tag)
+    with open_sandbox(SandboxConfig(), tag) as box:
+        assert said(box, "ls -A /testbed") == ""
+    subprocess.run(["docker", "rmi", tag], check=True, capture_output=True)
+
+
+def test_a_repository_that_cannot_be_scrubbed_is_said_and_no_box_of_it_is_opened(image, tmp_path):
+    tag = "swe-srl/test-scrub:worktree"
+    (tmp_path / "Dockerfile").write_text(f"FROM {image}\nRUN git worktree add -q /linked HEAD\n")
+    build_image(tmp_path, tag, {})
+    with pytest.raises(SandboxError, match="worktree of another repository"):
+        without_future(tag, "/linked")
+    subprocess.run(["docker", "rmi", tag], check=True, capture_output=True)
+    left = subprocess.run(
+        ["docker", "ps", "-aq", "--filter", f"label=swe-srl.name=scrub-{tag}"], capture_output=True, check=True
+    )
+    assert left.stdout == b""
