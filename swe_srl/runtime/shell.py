@@ -39,6 +39,8 @@ _SETUP = "PS1= PS2=; set +o history +H; unset HISTFILE MAILCHECK; exec 17>&1 18>
 _PLUMBING = "</dev/null >&18 2>&1 18>&- 19<&-"
 _RECORD = b"\x1e"
 _SEND_TIMEOUT_S = 60.0
+_LONGEST_WORD = 100_000
+"""Of a command line, in bytes; Linux takes 128 KiB (MAX_ARG_STRLEN)."""
 
 
 class Answer(NamedTuple):
@@ -92,6 +94,7 @@ class Shell:
 
     def __init__(self, client: DockerClient, container_id: str, cwd: str) -> None:
         self._api = client.api
+        self._container_id = container_id
         self._frames = bytearray()
         self._pending = bytearray()
         farewell = secrets.token_hex(8)
@@ -121,7 +124,11 @@ class Shell:
 
     def ask_apart(self, command: str, cwd: str, *, timeout_s: float, limit: int | None = None) -> Answer:
         """Run `command` in a new bash that starts in `cwd`; nothing of it stays in this shell."""
-        self._send(f"builtin cd -- {quote(cwd)} 2>&18 && bash -c {quote(command)} {_PLUMBING}\n{self._end()}")
+        if len(command.encode("utf-8", "surrogateescape")) <= _LONGEST_WORD:
+            started = f"bash -c {quote(command)}"
+        else:
+            started = f"bash -c '__=$(</dev/fd/16); exec 16<&-; eval \"$__\"' 16<<<{quote(command)}"
+        self._send(f"builtin cd -- {quote(cwd)} 2>&18 && {started} {_PLUMBING}\n{self._end()}")
         return self._read(time.monotonic() + timeout_s, limit)
 
     def feed(self, script: str, data: bytes, *, timeout_s: float) -> Answer:
@@ -187,6 +194,7 @@ class Shell:
                 data = self._receive(min(patience_s, left_s))
             except TimeoutError:
                 patience_s = min(2 * patience_s, 1.0)
+                self._refuse_paused()
                 # A job left in the background can hold the stream open for seconds after the shell has ended.
                 data = None if self._exit_code() is not None and not self._more() else b""
             if data is None:
@@ -250,6 +258,12 @@ class Shell:
             return b""
         except OSError as error:
             raise SandboxError(f"the shell of the box cannot be heard any more ({error})") from error
+
+    def _refuse_paused(self) -> None:
+        with engine_errors("asking for a box's state"):
+            paused = self._api.inspect_container(self._container_id)["State"]["Paused"]
+        if paused:
+            raise SandboxError(f"box {self._container_id[:12]} was paused from outside: open another")
 
     def _exit_code(self) -> int | None:
         """Exit code of the bash; None while it runs."""
