@@ -50,14 +50,22 @@ def attend(
     """What transformers calls in each layer. Without a plan, every row of the batch is one causal sequence."""
     assert attention_mask is None, "plans say who attends to whom; masks are not read"
     dtype = query.dtype
-    if dtype == torch.bfloat16 and query.device.type == "cpu" and not _has_fast_bfloat16():
-        query, key, value = query.float(), key.float(), value.float()
+    if not isinstance(plan, TreePlan):  # it widens where autograd does not look, and so keeps less for the backward
+        query, key, value = widened(query, key, value)
     out = (
         causal(query, key, value, scaling)
         if plan is None
         else plan.attend(module.layer_idx, query, key, value, scaling)
     )
     return out.to(dtype).transpose(1, 2), None
+
+
+def widened(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """In the dtype in which the flash kernel of their device is quick."""
+    first = tensors[0]
+    if first.dtype == torch.bfloat16 and first.device.type == "cpu" and not _has_fast_bfloat16():
+        return tuple(tensor.float() for tensor in tensors)
+    return tensors
 
 
 @cache
@@ -191,8 +199,8 @@ class _Blockwise(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, plan: TreePlan, scale: float) -> Tensor:
-        groups = query.shape[1] // key.shape[1]
-        key, value = (x.repeat_interleave(groups, dim=1) if groups > 1 else x for x in (key, value))
+        given = query, key, value
+        query, key, value = _for_kernel(*given)
         out = torch.empty_like(query)
         lse = query.new_empty(query.shape[:3], dtype=torch.float32 if query.dtype != torch.float64 else query.dtype)
         for node in plan.long:
@@ -204,13 +212,14 @@ class _Blockwise(torch.autograd.Function):
         for queries, keys in plan.sights:
             piece, piece_lse = flash(query[:, :, queries], key[:, :, keys], value[:, :, keys], 0.0, False, scale=scale)
             out[:, :, queries], lse[:, :, queries] = join(out[:, :, queries], lse[:, :, queries], piece, piece_lse)
-        ctx.save_for_backward(query, key, value, out, lse)
-        ctx.plan, ctx.scale, ctx.groups = plan, scale, groups
+        ctx.save_for_backward(*given, out, lse)
+        ctx.plan, ctx.scale = plan, scale
         return out
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
-        query, key, value, out, lse = ctx.saved_tensors
+        *given, out, lse = ctx.saved_tensors
+        query, key, value = _for_kernel(*given)
         plan, scale = ctx.plan, ctx.scale
         grads = [torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)]
         for node in plan.long:
@@ -229,16 +238,27 @@ class _Blockwise(torch.autograd.Function):
             )  # fmt: skip
             for whole, piece, places in zip(grads, pieces, (queries, keys, keys), strict=True):
                 whole[:, :, places] += piece
-        return grads[0], _fold(grads[1], ctx.groups), _fold(grads[2], ctx.groups), None, None
+        return *(_fold(grad, like) for grad, like in zip(grads, given, strict=True)), None, None
+
+
+def _for_kernel(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, ...]:
+    """As the kernel takes them: a key head for each query head."""
+    groups = query.shape[1] // key.shape[1]
+    if groups > 1:
+        key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
+    return widened(query, key, value)
 
 
 def _span(node: slice, *tensors: Tensor) -> list[Tensor]:
     return [tensor[:, :, node] for tensor in tensors]
 
 
-def _fold(grad: Tensor, groups: int) -> Tensor:
-    """Sum the gradients of the query heads that share one key head."""
-    return grad if groups == 1 else grad.reshape(grad.shape[0], -1, groups, *grad.shape[2:]).sum(dim=2)
+def _fold(grad: Tensor, like: Tensor) -> Tensor:
+    """The gradient of what the kernel was given, as one of `like`: query heads that share a key head are summed."""
+    heads = like.shape[1]
+    if grad.shape[1] != heads:
+        grad = grad.reshape(grad.shape[0], heads, -1, *grad.shape[2:]).sum(dim=2)
+    return grad.to(like.dtype)
 
 
 def over(query: Tensor, key: Tensor, value: Tensor, scale: float, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:

@@ -24,6 +24,12 @@ _registry_lock = threading.Lock()
 _locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
 
 
+def lock_of(image: str) -> threading.Lock:
+    """Held by the thread of this process that makes `image`."""
+    with _registry_lock:
+        return _locks[image]
+
+
 def has_image(image: str) -> bool:
     """Whether the engine has `image`. Raises EngineUnavailable."""
     import docker.errors
@@ -73,9 +79,7 @@ def ensure_image(image: str, context: str | None = None) -> None:
     An image that we built from another context than the one that stands there now is built again.
     Threads that ask for the same image wait for one of them. Raises ImageMissing or EngineUnavailable.
     """
-    with _registry_lock:
-        lock = _locks[image]
-    with lock:
+    with lock_of(image):
         if has_image(image) and not _is_outdated(image, context):
             return
         if context is not None and (Path(context) / "Dockerfile").is_file():

@@ -8,19 +8,14 @@ layer. Other copies of the project, as in site-packages, are not looked for.
 from __future__ import annotations
 
 import hashlib
-import threading
-from collections import defaultdict
 
 from swe_srl.assets import material
 from swe_srl.errors import SandboxError
 from swe_srl.runtime.engine import LABEL, NAME_LABEL, OWNER_LABEL, client, engine_errors, owner_label, remove_container
-from swe_srl.runtime.images import OURS, has_image
+from swe_srl.runtime.images import OURS, has_image, lock_of
 
 REPOSITORY = f"{OURS}past"
 """Of the images' tags; what follows is a digest of the image, the directory and the script."""
-
-_registry_lock = threading.Lock()
-_locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
 
 
 def without_future(image: str, workdir: str) -> str:
@@ -37,9 +32,7 @@ def without_future(image: str, workdir: str) -> str:
         found = client().images.get(image)
     digest = hashlib.sha256("\0".join((str(found.id), workdir, script)).encode()).hexdigest()[:16]
     tag = f"{REPOSITORY}:{digest}"
-    with _registry_lock:
-        lock = _locks[tag]
-    with lock:
+    with lock_of(tag):
         if not has_image(tag):
             _scrub(image, workdir, script, digest)
     return tag

@@ -126,7 +126,7 @@ class Shell:
         """Run `command` in a new bash that starts in `cwd`; nothing of it stays in this shell."""
         if len(command.encode("utf-8", "surrogateescape")) <= _LONGEST_WORD:
             started = f"bash -c {quote(command)}"
-        else:
+        else:  # as a file that only the new shell has open
             started = f"bash -c '__=$(</dev/fd/16); exec 16<&-; eval \"$__\"' 16<<<{quote(command)}"
         self._send(f"builtin cd -- {quote(cwd)} 2>&18 && {started} {_PLUMBING}\n{self._end()}")
         return self._read(time.monotonic() + timeout_s, limit)

@@ -259,7 +259,7 @@ def test_two_time_outs_in_a_row_are_two_results(box):
     for _ in range(2):
         result = box.run("echo before; sleep 60", timeout_s=0.5)
         assert (result.output, result.timed_out) == ("before\n", True)
-    assert said(box, "echo fine; pgrep sleep || echo none") == "fine\nnone\n"
+    assert said(box, "echo fine; pgrep -f 'sleep 60$' || echo none") == "fine\nnone\n"
 
 
 def test_a_daemon_that_closes_everything_lives_on_and_holds_nothing(box):

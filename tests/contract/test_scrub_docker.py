@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -143,3 +144,35 @@ def test_a_repository_that_cannot_be_scrubbed_is_said_and_no_box_of_it_is_opened
         ["docker", "ps", "-aq", "--filter", f"label=swe-srl.name=scrub-{tag}"], capture_output=True, check=True
     )
     assert left.stdout == b""
+
+
+def history(num_commits: int) -> str:
+    """A stream for `git fast-import`: a module of 200 lines, of which every commit changes one."""
+    lines = [f"line {number}" for number in range(200)]
+    stream = []
+    for commit in range(num_commits):
+        lines[commit * 37 % 200] = f"changed in {commit}"
+        text = "\n".join(lines) + "\n"
+        stream.append(
+            f"commit refs/heads/main\ncommitter A <a@example.org> {10**9 + commit} +0000\ndata 6\ncommit\n"
+            f"M 644 inline module.py\ndata {len(text)}\n{text}"
+        )
+    return "\n".join(stream) + "\n"
+
+
+def test_ten_thousand_commits_of_which_half_are_future_take_seconds(base_image, tmp_path):
+    (tmp_path / "stream").write_text(history(10_000))
+    (tmp_path / "Dockerfile").write_text(
+        f"FROM {base_image}\nCOPY stream /stream\nWORKDIR /testbed\n"
+        "RUN git init -q -b main && git fast-import --quiet < /stream && rm /stream && git reset -q --hard main~5000\n"
+    )
+    image = "swe-srl/test-scrub:long"
+    build_image(tmp_path, image, {})
+    began = time.monotonic()
+    tag = without_future(image, "/testbed")
+    assert time.monotonic() - began < 5
+    with open_sandbox(SandboxConfig(), tag) as box:
+        assert said(box, "git rev-list --count --all") == "5000\n"
+        assert said(box, f"{ALL_OBJECTS} | grep -ac 'changed in 4999$'") != "0\n"
+        assert said(box, f"{ALL_OBJECTS} | grep -acE 'changed in [5-9][0-9]{{3}}$' || :") == "0\n"
+    subprocess.run(["docker", "rmi", tag, image], check=True, capture_output=True)
