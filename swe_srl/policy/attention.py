@@ -238,7 +238,8 @@ class _Blockwise(torch.autograd.Function):
             )  # fmt: skip
             for whole, piece, places in zip(grads, pieces, (queries, keys, keys), strict=True):
                 whole[:, :, places] += piece
-        return *(_fold(grad, like) for grad, like in zip(grads, given, strict=True)), None, None
+        of_query, of_key, of_value = (_fold(whole, like) for whole, like in zip(grads, given, strict=True))
+        return of_query, of_key, of_value, None, None
 
 
 def _for_kernel(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, ...]:
