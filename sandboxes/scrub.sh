@@ -65,7 +65,7 @@ top=$(git rev-parse --absolute-git-dir 2>&1) || fail "$1/.git is no repository: 
   fail "$1 is a worktree of another repository: give it one of its own (git clone)"
 { echo "$top/HEAD"; find "$top/modules" -name HEAD -not -path '*/logs/*' 2>/dev/null || :; } |
   while IFS= read -r head_file; do
-    [[ -d ${head_file%/HEAD}/objects ]] && (scrub "${head_file%/HEAD}")
+    if [[ -d ${head_file%/HEAD}/objects ]]; then (scrub "${head_file%/HEAD}"); fi
   done
 # File times in the new index, so that the first `git status` does not read every file.
 git update-index -q --refresh || :

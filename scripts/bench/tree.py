@@ -8,9 +8,8 @@ source text), 8 answers of 60 tokens each, the same reward, clipped objective an
 as its users run it; they take turns, update by update, or where memory does not hold all of them at once, follow each
 other (--one-by-one). Plain sequences are this package's trainer with one sequence in each pass and transformers' own
 `generate`. TRL is given no reference model, no gradient checkpointing and no padding to speak of (one prompt with its
-answers at a time; with --trl-rows fewer or more). Tokens are counted where the model looks up its
-embeddings, padding included. The first update of each warms up (kernels are chosen, memory is fetched): it is shown,
-and not to be counted.
+answers at a time; with --trl-rows fewer or more). Tokens are counted where the model looks up its embeddings, padding
+included. The first update of each warms up (kernels are chosen, memory is fetched): it is shown, and not to be counted.
 """
 
 from __future__ import annotations

@@ -44,6 +44,7 @@ echo FIX-staged > staged.py; git add staged.py; rm staged.py
 echo "$now" > .git/FETCH_HEAD; git rev-parse other > .git/ORIG_HEAD
 git init -q --bare /lender; git --git-dir=/lender hash-object -w --stdin <<<FIX-lent >/dev/null
 echo /lender/objects > .git/objects/info/alternates
+mkdir -p .git/modules/{a,z}; touch .git/modules/{a,z}/HEAD  # as a HEAD of a remote: none of a repository
 (cd library; fix submodule; git branch ahead; git reset -q --hard HEAD^)
 echo WORK > work.py; echo PAST edited > a.py
 """
