@@ -234,12 +234,10 @@ def open_task_box(task: Task, config: SandboxConfig, purpose: str) -> Sandbox:
 
     `purpose` is for who reads `docker ps`. Raises EngineUnavailable, ImageMissing or SandboxError.
     """
-    from swe_srl.runtime import open_sandbox
-    from swe_srl.runtime.images import ensure_image
-    from swe_srl.runtime.scrub import without_future
+    from swe_srl.runtime.open import ensure_image, open_sandbox, without_future
 
-    ensure_image(task.image, task.image_context)
-    image = without_future(task.image, task.workdir)
+    ensure_image(config, task.image, task.image_context)
+    image = without_future(config, task.image, task.workdir)
     return open_sandbox(config, image, task.workdir, name=f"{purpose}-{task.task_id}")
 
 

@@ -12,8 +12,7 @@ from collections.abc import Callable
 
 from swe_srl.runtime import open_sandbox
 from swe_srl.runtime.base import SandboxConfig
-from swe_srl.runtime.engine import client
-from swe_srl.runtime.images import base_images
+from swe_srl.runtime.docker.images import base_images
 
 
 def median_ms(call: Callable[[], object], count: int) -> float:
@@ -34,7 +33,7 @@ with (
     open_sandbox(SandboxConfig(), image, "/tmp") as persistent,  # noqa: S108
     open_sandbox(SandboxConfig(session="fresh"), image, "/tmp") as fresh,  # noqa: S108
 ):
-    container = client().containers.get(persistent.container_id)
+    container = persistent.machine.container
     for number in range(1, options.rounds + 1):
         ours = median_ms(lambda: persistent.run("true", timeout_s=10), options.commands)
         apart = median_ms(lambda: fresh.run("true", timeout_s=10), options.commands)

@@ -19,7 +19,7 @@ from pathlib import Path
 from swebench.task.repo import load_task_repo
 
 from swe_srl.benchmarks.load import load_tasks
-from swe_srl.runtime.images import ensure_image
+from swe_srl.runtime.docker.images import ensure_image
 
 BIN = Path(sys.executable).parent
 

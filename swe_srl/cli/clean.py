@@ -21,8 +21,8 @@ def clean(
 
     from swe_srl.assets import cache_dir
     from swe_srl.cli.console import say
-    from swe_srl.runtime.images import remove_images
-    from swe_srl.runtime.reaper import reap
+    from swe_srl.runtime.docker.images import remove_images
+    from swe_srl.runtime.docker.reaper import reap
 
     num_boxes = reap(even_alive=running)
     say(f"{num_boxes} boxes removed")

@@ -57,9 +57,10 @@ def table(title: str, head: Sequence[str], rows: Iterable[Sequence[str]]) -> Non
     """A table on stdout."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     drawn = Table(*head, title=title, title_justify="left")
     for row in rows:
-        drawn.add_row(*row)
+        drawn.add_row(*(Text(cell) for cell in row))  # a plain string's [words] would be taken as markup
     console = Console(highlight=False)
     console.print(drawn) if console.is_terminal else Console(highlight=False, width=160).print(drawn)

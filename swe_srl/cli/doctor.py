@@ -25,7 +25,7 @@ def doctor() -> None:
     """Show what works on this machine, and what to do about the rest. Exits 0 whatever it finds."""
     from swe_srl.cli.console import table
 
-    checks: tuple[Callable[[], Finding], ...] = (_python, _engine, _base_image, _disk, _torch, _vllm, _ray)
+    checks: tuple[Callable[[], Finding], ...] = (_python, _engine, _base_image, _rootless, _disk, _torch, _vllm, _ray)
     table("What works here", ["what", "state", "what to do"], [check() for check in checks])
 
 
@@ -36,7 +36,7 @@ def _python() -> Finding:
 
 def _engine() -> Finding:
     from swe_srl.errors import ApparatusError
-    from swe_srl.runtime.engine import client, engine_errors
+    from swe_srl.runtime.docker.client import client, engine_errors
 
     try:
         with engine_errors("asking the engine"):
@@ -53,13 +53,25 @@ def _engine() -> Finding:
 
 def _base_image() -> Finding:
     from swe_srl.errors import ApparatusError
-    from swe_srl.runtime.images import base_images
+    from swe_srl.runtime.docker.images import base_images
 
     try:
         found = base_images()
     except ApparatusError:
         return Finding("base image", "unknown without an engine")
     return Finding("base image", ", ".join(found) or "none", "" if found else "run scripts/base_image.sh")
+
+
+def _rootless() -> Finding:
+    from swe_srl.errors import ApparatusError
+    from swe_srl.runtime.rootless.machine import require_bubblewrap
+
+    try:
+        require_bubblewrap()
+    except ApparatusError as error:
+        return Finding("boxes without an engine", "none", str(error))
+    missing = importlib.util.find_spec("pyseccomp") is None
+    return Finding("boxes without an engine", "bubblewrap", "pip install 'swe-srl[rootless]'" if missing else "")
 
 
 def _disk() -> Finding:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from swe_srl.cli.options import Out, Tasks
+from swe_srl.cli.options import Boxes, Out, Tasks
 
 
 def grade(
@@ -19,7 +19,7 @@ def grade(
     out: Out,
     workers: Annotated[int, typer.Option(min=1, help="Boxes at the same time.")] = 2,
     timeout: Annotated[float, typer.Option(min=1, help="Seconds that the tests of one task may take.")] = 1800.0,
-    memory: Annotated[int, typer.Option(min=64, help="Memory of one box in MiB.")] = 2048,
+    box: Boxes = None,
 ) -> None:
     """Apply each patch in a fresh box, run the trusted tests, and judge by SWE-bench's rules."""
     from swe_srl.cli.console import progress, say, table
@@ -27,11 +27,12 @@ def grade(
     from swe_srl.grading.grader import Grader
     from swe_srl.grading.predictions import read_predictions
     from swe_srl.grading.run import grade_all
-    from swe_srl.runtime.base import Limits, SandboxConfig
+    from swe_srl.runtime.base import SandboxConfig
+    from swe_srl.settings import apply_overrides, build
     from swe_srl.store import Run
 
     found = read_predictions(predictions)
-    grader = Grader(tasks, SandboxConfig(limits=Limits(memory_mib=memory)), timeout)
+    grader = Grader(tasks, build(SandboxConfig, apply_overrides({}, box or []), "--box"), timeout)
     with progress("grading", len(found)) as advance:
         verdicts = grade_all(found, grader, Run(out), source=tasks, workers=workers, progress=advance)
     statuses = [verdict.status for verdict in verdicts]

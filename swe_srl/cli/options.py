@@ -30,3 +30,11 @@ MaxTasks = Annotated[int | None, typer.Option(min=1, help="Only the first so man
 Settings = Annotated[
     list[str] | None, typer.Option("--set", help="A setting, as a.b=value; may be given again.", show_default=False)
 ]
+Boxes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--box",
+        help="How boxes are made, as type=bubblewrap, archives=DIR, profile=heavy or limits.memory_mib=4096; may be given again.",
+        show_default=False,
+    ),
+]

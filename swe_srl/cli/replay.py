@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from swe_srl.cli.options import Boxes, Out, Tasks
+
 
 def replay(
     trajectories: Annotated[
@@ -14,17 +16,13 @@ def replay(
         typer.Argument(help="trajectories.jsonl, files of another tool, or folders of them.", show_default=False),
     ],
     *,
-    tasks: Annotated[
-        Path,
-        typer.Option(help="Task repository, or rows (JSONL, JSON, parquet) whose images exist.", show_default=False),
-    ],
-    out: Annotated[
-        Path, typer.Option(help="Run directory; the same one continues a run that was stopped.", show_default=False)
-    ],
+    tasks: Tasks,
+    out: Out,
     workers: Annotated[int, typer.Option(min=1, help="Boxes at the same time.")] = 2,
     all_: Annotated[bool, typer.Option("--all", help="Also replay what is not recorded as resolved.")] = False,
     keep_lost: Annotated[bool, typer.Option(help="Keep the steps before a lost state.")] = False,
     timeout: Annotated[float, typer.Option(min=1, help="Seconds that one command may take.")] = 60.0,
+    box: Boxes = None,
 ) -> None:
     """Run every command again in the task's box; keep what happened, with its fidelity, in steps.jsonl."""
     from swe_srl.agent import open_task_box
@@ -35,6 +33,7 @@ def replay(
     from swe_srl.replay.replay import ReplayConfig, replay_all
     from swe_srl.runtime.base import SandboxConfig
     from swe_srl.schema import Trajectory
+    from swe_srl.settings import apply_overrides, build
     from swe_srl.store import Run
 
     items = list(read_trajectories(trajectories))
@@ -45,6 +44,7 @@ def replay(
     if not found:
         raise UserError(f"no trajectory in {', '.join(map(str, trajectories))}: was another file meant?")
     config = ReplayConfig(only_resolved=not all_, keep_lost=keep_lost, command_timeout_s=timeout, workers=workers)
+    boxes = build(SandboxConfig, apply_overrides({}, box or []), "--box")
     known = {task.task_id: task for task in load_tasks(tasks, sorted({item.task_id for item in found}))}
     with progress("replaying", len(found)) as advance:
         summary = replay_all(
@@ -52,7 +52,9 @@ def replay(
             known,
             Run(out),
             config,
-            open_box=lambda task, item: open_task_box(task, SandboxConfig(session=item.session), "replay"),
+            open_box=lambda task, item: open_task_box(
+                task, boxes.model_copy(update={"session": item.session}), "replay"
+            ),
             progress=advance,
         )
     counts = summary.model_dump(exclude={"statuses", "infra_failure"}) | summary.statuses

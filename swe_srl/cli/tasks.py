@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from swe_srl.cli.options import Boxes
+
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help="Make, import, check and list tasks.")
 
 TasksArgument = Annotated[Path, typer.Argument(help="A task repository.", metavar="TASKS")]
@@ -43,14 +45,18 @@ def check(
     repeats: Annotated[int, typer.Option(min=1, help="Runs of each of gold patch and no patch.")] = 2,
     workers: WorkersOption = 2,
     task: Annotated[list[str] | None, typer.Option(help="Only this task; may be given again.")] = None,
+    box: Boxes = None,
 ) -> None:
     """See that the gold patch resolves each task, that no patch does not, and that repeats agree."""
     from swe_srl.cli.console import progress, say
     from swe_srl.errors import ApparatusError
     from swe_srl.making.check import check_tasks
+    from swe_srl.runtime.base import SandboxConfig
+    from swe_srl.settings import apply_overrides, build
 
+    sandbox = build(SandboxConfig, apply_overrides({}, box or []), "--box")
     with progress("checking tasks") as advance:
-        found = check_tasks(tasks, ids=task or (), repeats=repeats, workers=workers, progress=advance)
+        found = check_tasks(tasks, ids=task or (), repeats=repeats, workers=workers, sandbox=sandbox, progress=advance)
     for task_id in found.flaky:
         say(f"not as wanted: {task_id} (listed in {tasks / 'flaky.txt'}, used by nobody)")
     for failure in found.failures:

@@ -58,24 +58,22 @@ class Grader:
 
         Raises UnknownTask for an id that is not among the tasks, and ApparatusError when image or box fail.
         """
-        from swe_srl.runtime import open_sandbox
-        from swe_srl.runtime.images import ensure_image
+        from swe_srl.runtime.open import ensure_image, open_sandbox
 
         task = self._task(prediction.task_id)
         spec = self._specs[task.task_id]
         if not prediction.patch.strip():  # no box for what is not run
             return Graded(verdict_without_tests(prediction, spec, "empty_patch"))
-        ensure_image(task.image, task.image_context)
+        ensure_image(self._sandbox, task.image, task.image_context)
         with open_sandbox(self._sandbox, task.image, task.workdir, name=f"grade-{task.task_id}") as box:
             return grade(prediction, spec, box, timeout_s=self._timeout_s, version=task.version)
 
     def grade_unpatched(self, task_id: str) -> Graded:
         """Run the trusted tests on a task's untouched tree. Raises as `grade` does."""
-        from swe_srl.runtime import open_sandbox
-        from swe_srl.runtime.images import ensure_image
+        from swe_srl.runtime.open import ensure_image, open_sandbox
 
         task = self._task(task_id)
-        ensure_image(task.image, task.image_context)
+        ensure_image(self._sandbox, task.image, task.image_context)
         with open_sandbox(self._sandbox, task.image, task.workdir, name=f"check-{task.task_id}") as box:
             return grade_unpatched(self._specs[task_id], box, timeout_s=self._timeout_s, version=task.version)
 

@@ -10,6 +10,7 @@ from swe_srl.benchmarks.load import FLAKY_FILE, flaky_ids
 from swe_srl.benchmarks.task_repo import TaskRepo
 from swe_srl.fanout import fan_out
 from swe_srl.grading.grader import Grader
+from swe_srl.runtime.base import SandboxConfig
 from swe_srl.schema import Record, Verdict
 from swe_srl.store import Run, write_text
 
@@ -63,6 +64,7 @@ def check_tasks(
     ids: Sequence[str] = (),
     repeats: int = 2,
     workers: int = 2,
+    sandbox: SandboxConfig | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Checked:
     """Run gold and no patch `repeats` times on each task. Runs that stand in `checks.jsonl` already are not repeated.
@@ -74,7 +76,7 @@ def check_tasks(
         task.task_id: task.base_commit for task in ([repo.task(task_id) for task_id in ids] or repo.tasks.values())
     }
     run = Run(path)
-    grader = Grader(path, timeout_s=TIMEOUT_S, ids=list(commits))
+    grader = Grader(path, sandbox, timeout_s=TIMEOUT_S, ids=list(commits))
     done = {_key(check) for check in run.read(CHECKS_FILE, Check)}
     wanted = [
         _Run(task_id, commit, patch, repeat)

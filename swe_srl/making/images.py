@@ -71,7 +71,7 @@ class ProjectImage:
 
     def ensure(self) -> None:
         """Build the image where it is absent. Raises ImageMissing or EngineUnavailable."""
-        from swe_srl.runtime.images import ensure_image
+        from swe_srl.runtime.docker.images import ensure_image
 
         (self.context / "Dockerfile").write_text(self.dockerfile)
         (self.context / "wheels").mkdir(exist_ok=True)

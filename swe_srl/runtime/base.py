@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import TracebackType
-from typing import Literal, NamedTuple, Protocol, Self
+from typing import Any, Literal, NamedTuple, Protocol, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from swe_srl.runtime.confinement import Confinement, Limits, load_profile
 from swe_srl.settings import Config
 
 
@@ -23,21 +25,18 @@ class CommandResult(NamedTuple):
     duration_s: float = 0.0
 
 
-class Limits(Config):
-    """What one box may use."""
-
-    cpus: float = Field(2.0, gt=0)
-    memory_mib: int = Field(2048, ge=64)
-    pids: int = Field(256, ge=16)
-    output_bytes: int = Field(1_000_000, ge=1000)
-    """Of one command; what is beyond it is counted and dropped."""
-
-
 class SandboxConfig(Config):
     """How boxes are made."""
 
-    type: Literal["docker"] = "docker"
+    type: Literal["docker", "bubblewrap"] = "docker"
+    """`docker`: the engine's containers. `bubblewrap`: without an engine and without root; see runtime/rootless/machine.py for
+    what that does not keep apart."""
+    archives: Path | None = None
+    """For `bubblewrap`: the folder that holds images as `docker save` or `skopeo copy` wrote them."""
+    profile: str = "default"
+    """Of sandboxes/profiles: what a box may do, and its limits."""
     limits: Limits = Limits()
+    """Those given here go before the profile's."""
     session: Literal["persistent", "fresh"] = "persistent"
     """`persistent`: cwd, variables and functions carry over, as in SWE-agent; `fresh`: a new shell per command, as in mini-swe-agent."""
     environment: dict[str, str] = Field(
@@ -47,6 +46,21 @@ class SandboxConfig(Config):
         }
     )  # fmt: skip
     """Variables of every shell; nothing of the host's environment enters a box."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _complete_limits(cls, table: Any) -> Any:
+        if not isinstance(table, dict):
+            return table
+        given = table.get("limits", {})
+        if isinstance(given, Limits):
+            given = given.model_dump(exclude_unset=True)
+        profile = load_profile(str(table.get("profile", "default"))).limits.model_dump(exclude_unset=True)
+        return table | {"limits": profile | given} if profile and isinstance(given, dict) else table
+
+    def confinement(self) -> Confinement:
+        """The profile. Its limits are those of the profile; `limits` holds the box's own."""
+        return load_profile(self.profile)
 
 
 class Sandbox(Protocol):

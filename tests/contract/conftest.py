@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
+from swe_srl.errors import EngineUnavailable
 from swe_srl.runtime import Limits, Sandbox, SandboxConfig, open_sandbox
+from swe_srl.runtime.rootless.machine import require_bubblewrap
 
-LIMITS = Limits(cpus=1, memory_mib=256, pids=64, output_bytes=20_000)
-BACKENDS = [SandboxConfig(type="docker", session=session, limits=LIMITS) for session in ("persistent", "fresh")]
+LIMITS = Limits(cpus=1, memory_mib=256, pids=64, disk_mib=200, output_bytes=20_000)
+BACKENDS = [
+    SandboxConfig(type=kind, session=session, limits=LIMITS)
+    for kind in ("docker", "bubblewrap")
+    for session in ("persistent", "fresh")
+]
 REPOSITORY = """
 cd /testbed && git init -q . && git config user.email a@example.org && git config user.name A
 printf 'one\\ntwo\\n' > f.txt && printf '*.log\\n' > .gitignore && mkdir d && echo keep > d/g.txt && git add -A && git commit -qm start
@@ -24,23 +35,122 @@ class Kind(NamedTuple):
     box: Sandbox
 
 
+class Docker:
+    """What befalls a container from outside."""
+
+    def __init__(self, box: Sandbox) -> None:
+        self._id = box.machine.container.id
+
+    def kill(self) -> None:
+        self._do("kill")
+
+    def end(self) -> None:
+        self._do("stop", "-t", "0")
+
+    def remove(self) -> None:
+        self._do("rm", "-f")
+
+    def pause(self) -> None:
+        self._do("pause")
+
+    def _do(self, *arguments: str) -> None:
+        subprocess.run(["docker", *arguments, self._id], check=True, capture_output=True)
+
+    @staticmethod
+    def boxes(name: str) -> int:
+        listing = ["docker", "ps", "-aq", "--filter", f"label=swe-srl.name={name}"]
+        return len(subprocess.run(listing, capture_output=True, check=True).stdout.split())
+
+
+class Bubblewrap:
+    """What befalls a box without an engine from outside."""
+
+    def __init__(self, box: Sandbox) -> None:
+        self._pid = box.machine.pid
+
+    def kill(self) -> None:
+        box = Path(f"/proc/{self._pid}/stat")
+        os.kill(self._pid, signal.SIGKILL)
+        while box.exists() and " Z " not in box.read_text():
+            time.sleep(0.01)
+
+    remove = end = kill
+
+    def pause(self) -> None:
+        for pid in self._processes():
+            os.kill(pid, signal.SIGSTOP)
+
+    def _processes(self) -> list[int]:
+        found = [self._pid]
+        for pid in found:
+            found += [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+        return found
+
+    @staticmethod
+    def boxes(name: str) -> int:
+        from swe_srl.runtime.rootless.store import store
+
+        clean = "".join(char if char.isalnum() or char in "-_" else "_" for char in name)
+        return len(list((store() / "boxes").glob(f"{clean[:60]}-*")))
+
+
+OUTSIDE = {"docker": Docker, "bubblewrap": Bubblewrap}
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Every test of the contract runs over every backend; `@pytest.mark.session(kind)` limits it to one kind of session."""
     wanted = metafunc.definition.get_closest_marker("session")
     configs = [config for config in BACKENDS if wanted is None or config.session in wanted.args]
     for name in {"kind", "config"} & set(metafunc.fixturenames):
-        metafunc.parametrize(name, configs, ids=_name, indirect=name == "kind")
+        metafunc.parametrize(name, configs, ids=_name, indirect=True)
 
 
 def _name(config: SandboxConfig) -> str:
     return f"{config.type}-{config.session}"
 
 
+def _can_run(config: SandboxConfig) -> bool:
+    if config.type == "bubblewrap":
+        try:
+            require_bubblewrap()
+        except EngineUnavailable:
+            return False
+    return True
+
+
 @pytest.fixture(scope="package")
-def shared(base_image: str) -> Iterator[dict[str, Sandbox]]:
+def archives(base_image: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the base image as `docker save` writes it."""
+    folder = tmp_path_factory.mktemp("archives")
+    subprocess.run(["docker", "save", "-o", folder / "base.tar", base_image], check=True, capture_output=True)
+    return folder
+
+
+@pytest.fixture(scope="package", autouse=True)
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Boxes without an engine of these tests, apart from those of runs beside them."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("boxes")
+        for path in (folder, *folder.parents[:2]):
+            path.chmod(0o711)  # as root, boxes run as another account
+        patch.setenv("SWE_SRL_BOXES", str(folder))
+        yield
+
+
+@pytest.fixture
+def outside() -> dict[str, type[Docker | Bubblewrap]]:
+    """What befalls a box from outside, by the kind of its backend."""
+    return OUTSIDE
+
+
+@pytest.fixture(scope="package")
+def shared(base_image: str, archives: Path) -> Iterator[dict[str, Sandbox]]:
     boxes: dict[str, Sandbox] = {}
     try:
-        for config in BACKENDS:
+        for bare in BACKENDS:
+            config = bare.model_copy(update={"archives": archives})
+            if not _can_run(config):
+                continue
             box = boxes[_name(config)] = open_sandbox(config, base_image, name=f"contract-{_name(config)}")
             assert box.run(REPOSITORY, timeout_s=30).exit_code == 0
         yield boxes
@@ -50,8 +160,17 @@ def shared(base_image: str) -> Iterator[dict[str, Sandbox]]:
 
 
 @pytest.fixture
+def config(request: pytest.FixtureRequest, archives: Path) -> SandboxConfig:
+    if not _can_run(request.param):
+        pytest.skip("no bubblewrap, or no user namespaces, on this machine")
+    return request.param.model_copy(update={"archives": archives})
+
+
+@pytest.fixture
 def kind(request: pytest.FixtureRequest, shared: dict[str, Sandbox]) -> Iterator[Kind]:
     """The shared box of one config; what a test changed in the repository is undone after it."""
+    if not _can_run(request.param):
+        pytest.skip("no bubblewrap, or no user namespaces, on this machine")
     box = shared[_name(request.param)]
     yield Kind(request.param, box)
     assert box.run("cd /testbed && git reset -q --hard && git clean -qfdx", timeout_s=30).exit_code == 0

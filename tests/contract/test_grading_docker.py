@@ -66,7 +66,7 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     base = subprocess.run(
         [ROOT / "scripts" / "base_image.sh"], check=True, capture_output=True, text=True
     ).stdout.split()[-1]
-    from swe_srl.runtime.images import build_image
+    from swe_srl.runtime.docker.images import build_image
 
     (folder / "Dockerfile").write_text(DOCKERFILE.format(base=base, run=RUN))
     build_image(folder, IMAGE, {})

@@ -114,7 +114,7 @@ def recipe(cache: Path, base_image: str, monkeypatch: pytest.MonkeyPatch) -> Rec
 @pytest.fixture(scope="module")
 def no_images_left(cache: Path) -> Iterator[list[str]]:
     """Images that a test names here are removed after it."""
-    from swe_srl.runtime.engine import client
+    from swe_srl.runtime.docker.client import client
 
     images: list[str] = []
     yield images

@@ -8,7 +8,7 @@ import pytest
 
 from swe_srl.errors import SandboxError
 from swe_srl.runtime import Sandbox
-from swe_srl.runtime.shell import Shell
+from swe_srl.runtime.shell import Stream
 
 pytestmark = pytest.mark.docker
 
@@ -186,7 +186,7 @@ def test_a_command_with_a_nul_byte_is_refused_as_a_result(box):
 
 
 def test_there_is_no_network_no_capability_and_no_new_privilege(box):
-    assert said(box, "ls /sys/class/net") == "lo\n"
+    assert said(box, "tail -n +3 /proc/net/dev | cut -d: -f1").split() == ["lo"]
     status = said(box, "grep -E '^(CapEff|CapBnd|NoNewPrivs)' /proc/self/status")
     assert status.split() == ["CapEff:", "0" * 16, "CapBnd:", "0" * 16, "NoNewPrivs:", "1"]
 
@@ -199,7 +199,7 @@ def test_the_environment_is_what_the_config_says_and_nothing_of_the_host(monkeyp
 
 def test_memory_is_limited_and_running_out_of_it_is_a_result(box):
     result = box.run("python -c 'x = bytearray(2_000_000_000)'", timeout_s=60)
-    assert result.exit_code == 137
+    assert result.exit_code in (137, 1), "killed, or told that there is no more"
     assert said(box, "echo fine") == "fine\n"
 
 
@@ -211,13 +211,14 @@ def test_a_fork_bomb_is_held_and_the_box_goes_on(box):
 @pytest.mark.session("persistent")
 def test_a_box_that_takes_no_new_shell_is_emptied_for_one(box, monkeypatch):
     refusals = iter([SandboxError("no process is left")])
+    start_bash = box.machine.start_bash
 
-    def start(*args: object) -> Shell:
+    def refuse_once(cwd: str) -> Stream:
         for refusal in refusals:
             raise refusal
-        return Shell(*args)
+        return start_bash(cwd)
 
-    monkeypatch.setattr("swe_srl.runtime.docker_box.Shell", start)
+    monkeypatch.setattr(box.machine, "start_bash", refuse_once)
     assert box.run("setsid sleep 3002 & exit 3", timeout_s=20).exit_code == 3
     assert said(box, "pgrep -f 'sleep 3002$' || echo none") == "none\n"
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from swe_srl.runtime import Sandbox
@@ -52,6 +54,16 @@ def test_a_full_disk_is_an_error_and_the_box_goes_on(box):
     with pytest.raises(OSError, match="/dev/full"):
         box.write_file("/dev/full", b"rm -rf /testbed\n" * 10_000)
     assert box.read_file("/testbed/f.txt") == b"one\ntwo\n"
+
+
+def test_a_command_that_fills_the_disk_is_killed_says_so_and_the_box_goes_on(kind):
+    began = time.monotonic()
+    result = kind.box.run("dd if=/dev/zero of=/tmp/fill bs=1M count=300 2>&1; sleep 60", timeout_s=60)
+    assert (result.exit_code, result.timed_out) == (137, False)
+    assert result.output.endswith("killed: this box holds more than its 200 MiB of disk\n")
+    assert time.monotonic() - began < 20
+    assert said(kind.box, "rm /tmp/fill; echo fine") == "fine\n"
+    assert kind.box.run("sleep 1.5; echo slept", timeout_s=20).output == "slept\n"
 
 
 @pytest.mark.parametrize(

@@ -54,7 +54,7 @@ STATEMENT = "`add` gives a wrong result\n\nRun it with: `python -m pytest -q t.p
 
 @pytest.fixture(scope="module")
 def rows(base_image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    from swe_srl.runtime.images import build_image
+    from swe_srl.runtime.docker.images import build_image
 
     folder = tmp_path_factory.mktemp("rows")
     (folder / "add.py").write_text(CODE)
@@ -73,7 +73,7 @@ def rows(base_image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     path = folder / "rows.jsonl"
     path.write_text(json.dumps(row) + "\n")
     yield path
-    from swe_srl.runtime.engine import client
+    from swe_srl.runtime.docker.client import client
 
     client().images.remove(IMAGE, force=True)
 

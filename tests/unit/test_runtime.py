@@ -255,8 +255,7 @@ def test_quoting_is_one_line_and_bash_reads_it_back(text):
 
 
 def test_an_owner_lives_as_long_as_its_process_and_a_number_used_again_does_not_count():
-    from swe_srl.runtime.engine import owner_label
-    from swe_srl.runtime.reaper import owner_lives
+    from swe_srl.runtime.processes import owner_label, owner_lives
 
     mine = owner_label()
     host, pid, began = mine.split(":")
@@ -274,19 +273,19 @@ def test_an_owner_lives_as_long_as_its_process_and_a_number_used_again_does_not_
 # docker-py forgets a socket that it could not connect.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_without_an_engine_one_sentence_says_what_to_do(monkeypatch):
-    from swe_srl.runtime import engine
+    from swe_srl.runtime.docker import client
 
     monkeypatch.setenv("DOCKER_HOST", "unix:///no/such/socket")
-    monkeypatch.setattr(engine, "_clients", {})
+    monkeypatch.setattr(client, "_clients", {})
     with pytest.raises(EngineUnavailable, match=r"scripts/ensure_docker\.sh"):
-        engine.client()
+        client.client()
     gc.collect()
 
 
 @pytest.mark.docker
 def test_an_image_is_built_from_its_context_or_said_to_be_missing(base_image, tmp_path):
-    from swe_srl.runtime.engine import client
-    from swe_srl.runtime.images import ensure_image, has_image
+    from swe_srl.runtime.docker.client import client
+    from swe_srl.runtime.docker.images import ensure_image, has_image
 
     tag = f"swe-srl/test-ensure:{uuid.uuid4().hex[:12]}"
     (tmp_path / "Dockerfile").write_text(f"FROM {base_image}\nRUN echo {tag} > /made\n")

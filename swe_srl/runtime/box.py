@@ -1,4 +1,4 @@
-"""Image → Sandbox: a Docker container without network, with two shells in it.
+"""Machine → Sandbox: a box with two shells in it, whatever it is that keeps the box apart from the rest of the world.
 
 One shell is the agent's. The other is ours: it reads and writes files, asks git for diffs, and kills what has run out of
 time. It is started before the agent's, so it works when the agent's is stuck or the box is at its limit of processes.
@@ -11,21 +11,17 @@ import os
 import posixpath
 import re
 import time
-import uuid
 from types import TracebackType
-from typing import Self
-
-from docker import DockerClient
-from docker.models.containers import Container
-from docker.types import LogConfig
+from typing import Protocol, Self
 
 from swe_srl.errors import SandboxError
 from swe_srl.runtime.base import CommandResult, SandboxConfig
-from swe_srl.runtime.engine import LABEL, NAME_LABEL, OWNER_LABEL, client, engine_errors, owner_label, remove_container
-from swe_srl.runtime.shell import Answer, Shell, quote
+from swe_srl.runtime.shell import Answer, Shell, Stream, quote
 from swe_srl.runtime.worktree import diff_of
 
 _TTY_NOTICE = re.compile(rb"bash: \[\d+: \d+ \(\d+\)\] tcsetattr: [^\n]*\n")
+_KILLED = 137
+"""Exit code of what was killed, as of a process that got signal 9."""
 SERVICE_TIMEOUT_S = 120.0
 """For what we ask of a box ourselves: reading, writing, diffs."""
 
@@ -33,7 +29,7 @@ SERVICE_TIMEOUT_S = 120.0
 # process that began since then, whatever its parent, group or session; older ones (a server started by an earlier command)
 # live on. Only builtins: a box at its limit of processes cannot fork. Many rounds: what is killed may have forked just
 # before, and on a busy machine takes its time to die.
-# `main` is the box's `sleep`, the first process after init: without it the box ends.
+# `main` is the box's own program, the first process after init, without which it may end; $PPID is what started this shell.
 # In /proc/PID/stat the start is field 22, in hundredths of a second since boot like /proc/uptime.
 _KILL = r"""
 main=
@@ -47,7 +43,7 @@ kill_since() {
     found=0
     for pid in /proc/[0-9]*; do
       pid=${pid#/proc/}
-      [[ $pid == 1 || $pid == "$main" || $pid == "$shell" || $pid == $$ ]] && continue
+      [[ $pid == 1 || $pid == "$main" || $pid == "$shell" || $pid == $$ || $pid == $PPID ]] && continue
       { IFS= read -r line <"/proc/$pid/stat"; } 2>/dev/null || continue
       line=${line##*) }
       [[ $line == Z* ]] && continue
@@ -60,29 +56,41 @@ kill_since() {
 """
 
 
-class DockerSandbox:
-    """A box in a Docker container; see `Sandbox` for what it promises. For one thread at a time."""
+class Machine(Protocol):
+    """What a backend brings: an image's files and processes kept apart, in which a bash can be started."""
 
-    def __init__(self, config: SandboxConfig, image: str, workdir: str, name: str) -> None:
+    name: str
+
+    def start_bash(self, cwd: str) -> Stream:
+        """Start `shell.BASH` in `cwd`, its error output thrown away. Raises SandboxError when it cannot be."""
+
+    def num_bytes_written(self) -> int:
+        """What the box holds on the disk beyond its image."""
+
+    def remove(self) -> None:
+        """End every process in it and take its files away; once is enough, twice is harmless."""
+
+
+class Box:
+    """See `Sandbox` for what it promises. For one thread at a time."""
+
+    def __init__(self, config: SandboxConfig, machine: Machine, workdir: str) -> None:
         self.workdir = workdir
-        self.name = name or f"box-{uuid.uuid4().hex[:8]}"
+        self.machine: Machine | None = machine
+        """None once the box is closed."""
+        self.name = machine.name
         self._config = config
-        self._client = client()
-        self._container: Container | None = None
         self._shell: Shell | None = None
         self._service: Shell | None = None
         self.base_commit = ""
         """HEAD when the box was opened; empty while there is no repository."""
         try:
-            self._start(image)
+            self._restart_service()
+            self._restart_shell(workdir)
+            self._find_base()
         except BaseException:
             self.close()
             raise
-
-    @property
-    def container_id(self) -> str:
-        """The engine's name for the box."""
-        return str(self._container.id) if self._container is not None else ""
 
     def run(self, command: str, *, timeout_s: float) -> CommandResult:
         """See `Sandbox.run`. After `exit` or `exec` a new shell stands where the last one stood before that command."""
@@ -92,17 +100,19 @@ class DockerSandbox:
         limit = self._config.limits.output_bytes
         began = time.monotonic()
         if self._config.session == "fresh":
-            answer = shell.ask_apart(command, self.workdir, timeout_s=timeout_s, limit=limit)
+            answer = shell.ask_apart(command, self.workdir, timeout_s=timeout_s, limit=limit, watch=self._is_overfull)
         else:
-            answer = shell.ask(command, timeout_s=timeout_s, limit=limit)
+            answer = shell.ask(command, timeout_s=timeout_s, limit=limit, watch=self._is_overfull)
         duration_s = time.monotonic() - began
-        timed_out = answer.exit_code is None
-        if timed_out:
+        if answer.exit_code is None:
             self._kill_since(shell, began)
         elif answer.died:
             self._restart_shell(shell.cwd)
         output = _without_notices(answer).decode("utf-8", "replace")
-        return CommandResult(output, answer.exit_code, timed_out, answer.num_bytes_dropped, duration_s)
+        if answer.stopped:
+            words = f"killed: this box holds more than its {self._config.limits.disk_mib} MiB of disk\n"
+            return CommandResult(output + words, _KILLED, False, answer.num_bytes_dropped, duration_s)
+        return CommandResult(output, answer.exit_code, answer.exit_code is None, answer.num_bytes_dropped, duration_s)
 
     def read_file(self, path: str) -> bytes:
         """See `Sandbox.read_file`; a relative path starts at the working directory."""
@@ -147,7 +157,7 @@ class DockerSandbox:
         service = self._alive(self._service)
         answer = service.ask(script, timeout_s=SERVICE_TIMEOUT_S, limit=limit)
         if answer.died:
-            raise SandboxError(f"box {self.name} is gone: its container has stopped or was removed; open another")
+            raise SandboxError(f"box {self.name} is gone: it has stopped or was removed; open another")
         if answer.exit_code is None:
             raise SandboxError(
                 f"box {self.name} did not answer within {SERVICE_TIMEOUT_S:.0f} s: its disk or memory may be exhausted; open another"
@@ -155,14 +165,14 @@ class DockerSandbox:
         return answer
 
     def close(self) -> None:
-        """Remove the container; once is enough, twice is harmless."""
-        container, self._container = self._container, None
+        """Remove the machine; once is enough, twice is harmless."""
+        machine, self.machine = self.machine, None
         for shell in (self._shell, self._service):
             if shell is not None:
                 shell.close()
         self._shell = self._service = None
-        if container is not None:
-            remove_container(container)
+        if machine is not None:
+            machine.remove()
 
     def __enter__(self) -> Self:
         return self
@@ -172,33 +182,8 @@ class DockerSandbox:
     ) -> None:
         self.close()
 
-    def _start(self, image: str) -> None:
-        limits = self._config.limits
-        with engine_errors(f"starting box {self.name} from {image}"):
-            self._container = self._client.containers.create(
-                image,
-                entrypoint=["sleep", "infinity"],
-                working_dir=self.workdir,
-                environment=dict(self._config.environment),
-                use_config_proxy=False,  # else the SDK copies proxy settings of the host into the box
-                network_mode="none",
-                cap_drop=["ALL"],
-                security_opt=["no-new-privileges"],
-                init=True,
-                nano_cpus=int(min(limits.cpus, _num_cpus(self._client)) * 1e9),
-                mem_limit=f"{limits.memory_mib}m",
-                memswap_limit=f"{limits.memory_mib}m",
-                pids_limit=limits.pids,
-                log_config=LogConfig(type="none"),
-                labels={LABEL: "box", OWNER_LABEL: owner_label(), NAME_LABEL: self.name},
-            )
-            self._container.start()
-        self._restart_service()
-        self._restart_shell(self.workdir)
-        self._find_base()
-
     def _alive(self, shell: Shell | None) -> Shell:
-        if shell is None or self._container is None:
+        if shell is None or self.machine is None:
             raise SandboxError(f"box {self.name} is closed: open another")
         return shell
 
@@ -214,11 +199,14 @@ class DockerSandbox:
             )
             self.base_commit = answer.output.decode("ascii", "replace").strip() if answer.exit_code == 0 else ""
 
+    def _is_overfull(self) -> bool:
+        return self.machine is not None and self.machine.num_bytes_written() > self._config.limits.disk_mib << 20
+
     def _restart_service(self) -> None:
         if self._service is not None:
             self._service.close()
         self._service = None
-        service = Shell(self._client, self.container_id, "/")
+        service = self._start_shell("/")
         service.ask(_KILL, timeout_s=SERVICE_TIMEOUT_S)
         self._service = service
 
@@ -229,11 +217,16 @@ class DockerSandbox:
         # A command may have removed the directory that its shell stood in.
         where = cwd if self.serve(f"[[ -d {quote(cwd)} ]]").exit_code == 0 else "/"
         try:
-            self._shell = Shell(self._client, self.container_id, where)
+            self._shell = self._start_shell(where)
         except SandboxError:
             # At its limit of processes (a fork bomb in the background) a box takes no new shell: end everything in it.
             self.serve("kill_since 0 0")
-            self._shell = Shell(self._client, self.container_id, where)
+            self._shell = self._start_shell(where)
+
+    def _start_shell(self, cwd: str) -> Shell:
+        if self.machine is None:
+            raise SandboxError(f"box {self.name} is closed: open another")
+        return Shell(self.machine.start_bash(cwd), cwd)
 
     def _kill_since(self, shell: Shell, began: float) -> None:
         """Kill what was started since `began`; the shell goes on, with its state, unless it does not let go of the command."""
@@ -256,16 +249,6 @@ class DockerSandbox:
             answer = self.serve("read -r up _ </proc/uptime; builtin printf %s $up")
             ahead_s.append(float(answer.output) - time.monotonic())
         return int((moment + max(ahead_s)) * 100) - 1
-
-
-_cpus: dict[int, float] = {}
-
-
-def _num_cpus(engine: DockerClient) -> float:
-    """Processors of the engine's machine: it refuses a box that asks for more."""
-    if os.getpid() not in _cpus:
-        _cpus[os.getpid()] = float(engine.info()["NCPU"])
-    return _cpus[os.getpid()]
 
 
 def _without_notices(answer: Answer) -> bytes:

@@ -2,30 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import socket
 from collections.abc import Callable
 
 from docker import DockerClient
 
-from swe_srl.runtime.engine import LABEL, OWNER_LABEL, engine_errors, owner_label, remove_container, start_time
-from swe_srl.runtime.engine import client as default_client
-
-
-def owner_lives(owner: str) -> bool:
-    """Whether the process that signed with `owner` still runs. One of another host cannot be asked and counts as alive."""
-    host, _, rest = owner.rpartition(":")[0].rpartition(":")
-    began = owner.rpartition(":")[2]
-    if host != socket.gethostname():
-        return True
-    try:
-        pid = int(rest)
-        os.kill(pid, 0)
-    except (ValueError, ProcessLookupError):
-        return False
-    except PermissionError:
-        pass
-    return not began or start_time(pid) == began
+from swe_srl.runtime.docker.client import LABEL, OWNER_LABEL, engine_errors, remove_container
+from swe_srl.runtime.docker.client import client as default_client
+from swe_srl.runtime.processes import owner_label, owner_lives
 
 
 def reap(client: DockerClient | None = None, *, even_alive: bool = False) -> int:

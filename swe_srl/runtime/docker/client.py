@@ -6,11 +6,9 @@ Every object that we make carries the label `swe-srl`; a box also says which pro
 from __future__ import annotations
 
 import os
-import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import docker
 import docker.errors
@@ -60,22 +58,6 @@ def engine_errors(doing: str) -> Iterator[None]:
         raise EngineUnavailable(
             f"{doing}: the container engine stopped answering ({_first_line(error)}): is it still running?"
         ) from error
-
-
-def owner_label(pid: int | None = None) -> str:
-    """What this process (or process `pid`) signs its boxes with."""
-    pid = os.getpid() if pid is None else pid
-    return f"{socket.gethostname()}:{pid}:{start_time(pid)}"
-
-
-def start_time(pid: int) -> str:
-    """When process `pid` began, in clock ticks since boot: tells it from a later one of the same number. Empty if unknown."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return ""
-    # The name of the program stands in brackets and may hold anything; field 22 is the 20th after it.
-    return stat.rpartition(")")[2].split()[19]
 
 
 def remove_container(container: Container) -> None:

@@ -11,8 +11,9 @@ import hashlib
 
 from swe_srl.assets import material
 from swe_srl.errors import SandboxError
-from swe_srl.runtime.engine import LABEL, NAME_LABEL, OWNER_LABEL, client, engine_errors, owner_label, remove_container
-from swe_srl.runtime.images import OURS, has_image, lock_of
+from swe_srl.runtime.docker.client import LABEL, NAME_LABEL, OWNER_LABEL, client, engine_errors, remove_container
+from swe_srl.runtime.docker.images import OURS, has_image, lock_of
+from swe_srl.runtime.processes import owner_label
 
 REPOSITORY = f"{OURS}past"
 """Of the images' tags; what follows is a digest of the image, the directory and the script."""

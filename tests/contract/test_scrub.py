@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from swe_srl.errors import SandboxError
 from swe_srl.runtime import Sandbox, SandboxConfig, open_sandbox
-from swe_srl.runtime.images import build_image, has_image
-from swe_srl.runtime.scrub import without_future
+from swe_srl.runtime.docker.images import build_image
+from swe_srl.runtime.open import ensure_image, without_future
+from swe_srl.runtime.rootless.store import store
 
 pytestmark = pytest.mark.docker
 
@@ -58,29 +59,53 @@ def said(box: Sandbox, command: str) -> str:
     return result.output
 
 
+def remove(*images: str) -> None:
+    subprocess.run(["docker", "rmi", *(image for image in images if ":" in image)], check=True, capture_output=True)
+
+
+@pytest.fixture(scope="module", params=["docker", "bubblewrap"])
+def backend(request: pytest.FixtureRequest, archives: Path) -> SandboxConfig:
+    return SandboxConfig(type=request.param, archives=archives)
+
+
 @pytest.fixture(scope="module")
-def image(base_image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def build(archives: Path) -> Iterator[Callable[[Path, str], str]]:
+    """Build an image for both backends."""
+    tags = []
+
+    def build_and_save(context: Path, name: str) -> str:
+        tag = f"swe-srl/test-scrub:{context.parent.name}-{name}"
+        if tag not in tags:
+            build_image(context, tag, {})
+            tags.append(tag)
+            subprocess.run(["docker", "save", "-o", archives / f"{name}.tar", tag], check=True)
+        return tag
+
+    yield build_and_save
+    remove(*tags)
+
+
+@pytest.fixture(scope="module")
+def image(base_image: str, tmp_path_factory: pytest.TempPathFactory, build: Callable[[Path, str], str]) -> str:
     context: Path = tmp_path_factory.mktemp("context")
     (context / "repository.sh").write_text(REPOSITORY)
     (context / "Dockerfile").write_text(
         f'FROM {base_image}\nCOPY repository.sh /r.sh\nRUN bash /r.sh && rm /r.sh\nWORKDIR /testbed\nCMD ["bash"]\n'
     )
-    tag = f"swe-srl/test-scrub:{context.parent.name}"
-    build_image(context, tag, {})
-    yield tag
-    subprocess.run(["docker", "rmi", tag], check=True, capture_output=True)
+    return build(context, "hiding")
 
 
 @pytest.fixture(scope="module")
-def box(image: str) -> Iterator[Sandbox]:
-    scrubbed = without_future(image, "/testbed")
-    with open_sandbox(SandboxConfig(), scrubbed) as box:
+def box(backend: SandboxConfig, image: str) -> Iterator[Sandbox]:
+    scrubbed = without_future(backend, image, "/testbed")
+    with open_sandbox(backend, scrubbed) as box:
         yield box
-    subprocess.run(["docker", "rmi", scrubbed], check=True, capture_output=True)
+    if backend.type == "docker":
+        remove(scrubbed)
 
 
-def test_the_fixes_are_there_before(image):
-    with open_sandbox(SandboxConfig(), image) as box:
+def test_the_fixes_are_there_before(backend, image):
+    with open_sandbox(backend, image) as box:
         found = said(box, f"{ALL_OBJECTS} | grep -aoE 'FIX-[a-z]+' | sort -u").split()
         assert found == sorted(f"FIX-{name}" for name in FIXES.split())
         assert "FIX-submodule" in said(box, f"cd library; {ALL_OBJECTS} | grep -a FIX")
@@ -94,8 +119,8 @@ def test_no_object_holds_a_fix_and_none_is_beyond_what_head_and_past_tags_lead_t
     assert every == past
 
 
-def test_no_file_of_git_says_a_name_of_what_was_there(image, box):
-    with open_sandbox(SandboxConfig(), image) as before:
+def test_no_file_of_git_says_a_name_of_what_was_there(backend, image, box):
+    with open_sandbox(backend, image) as before:
         future = said(before, "git --no-replace-objects rev-list --all --reflog --not HEAD").split()
     assert len(future) > 8
     assert said(box, f"grep -rlE '{'|'.join(future)}|FIX' .git || :") == ""
@@ -116,35 +141,44 @@ def test_the_past_the_branch_and_the_working_tree_stay(box):
     )
 
 
-def test_it_is_done_once_for_an_image_and_does_not_change_it(image, box):
-    tag = without_future(image, "/testbed")
-    made = subprocess.run(["docker", "inspect", "-f", "{{.Id}}", tag], capture_output=True, check=True).stdout
-    assert without_future(image, "/testbed") == tag
-    assert made == subprocess.run(["docker", "inspect", "-f", "{{.Id}}", tag], capture_output=True, check=True).stdout
-    shape = ["docker", "inspect", "-f", "{{.Config.User}}{{.Config.WorkingDir}}{{.Config.Env}}"]
-    ours, theirs = (subprocess.run([*shape, name], capture_output=True, check=True).stdout for name in (tag, image))
-    assert ours == theirs
+def made(backend: SandboxConfig, tag: str) -> object:
+    """Tells one making of an image from another."""
+    if backend.type == "docker":
+        return subprocess.run(["docker", "inspect", "-f", "{{.Id}}", tag], capture_output=True, check=True).stdout
+    return (store() / "images" / f"{tag}.json").stat().st_mtime_ns
 
 
-def test_an_image_without_a_repository_is_as_it_was(base_image):
-    tag = without_future(base_image, "/testbed")
-    assert has_image(tag)
-    with open_sandbox(SandboxConfig(), tag) as box:
+def test_it_is_done_once_for_an_image(backend, image, box):
+    tag = without_future(backend, image, "/testbed")
+    first = made(backend, tag)
+    assert without_future(backend, image, "/testbed") == tag
+    assert made(backend, tag) == first
+
+
+def test_the_image_stays_as_it_was_but_for_its_repository(backend, image, box):
+    tag = without_future(backend, image, "/testbed")
+    look = "pwd; env | grep -v HOSTNAME | sort; whoami; ls -lR /etc /usr/bin | md5sum"
+    with open_sandbox(backend, image) as before, open_sandbox(backend, tag) as after:
+        assert said(before, look) == said(after, look)
+
+
+def test_an_image_without_a_repository_is_as_it_was(backend, base_image):
+    tag = without_future(backend, base_image, "/testbed")
+    with open_sandbox(backend, tag) as box:
         assert said(box, "ls -A /testbed") == ""
-    subprocess.run(["docker", "rmi", tag], check=True, capture_output=True)
+    if backend.type == "docker":
+        remove(tag)
 
 
-def test_a_repository_that_cannot_be_scrubbed_is_said_and_no_box_of_it_is_opened(image, tmp_path):
-    tag = "swe-srl/test-scrub:worktree"
-    (tmp_path / "Dockerfile").write_text(f"FROM {image}\nRUN git worktree add -q /linked HEAD\n")
-    build_image(tmp_path, tag, {})
+def test_a_repository_that_cannot_be_scrubbed_is_said_and_no_box_of_it_is_left(
+    backend, image, build, tmp_path_factory, outside
+):
+    context = tmp_path_factory.mktemp("worktree")
+    (context / "Dockerfile").write_text(f"FROM {image}\nRUN git worktree add -q /linked HEAD\n")
+    tag = build(context, "worktree")
     with pytest.raises(SandboxError, match="worktree of another repository"):
-        without_future(tag, "/linked")
-    subprocess.run(["docker", "rmi", tag], check=True, capture_output=True)
-    left = subprocess.run(
-        ["docker", "ps", "-aq", "--filter", f"label=swe-srl.name=scrub-{tag}"], capture_output=True, check=True
-    )
-    assert left.stdout == b""
+        without_future(backend, tag, "/linked")
+    assert outside[backend.type].boxes(f"scrub-{tag}") == 0
 
 
 def history(num_commits: int) -> str:
@@ -161,19 +195,21 @@ def history(num_commits: int) -> str:
     return "\n".join(stream) + "\n"
 
 
-def test_ten_thousand_commits_of_which_half_are_future_take_seconds(base_image, tmp_path):
-    (tmp_path / "stream").write_text(history(10_000))
-    (tmp_path / "Dockerfile").write_text(
+def test_ten_thousand_commits_of_which_half_are_future_take_seconds(backend, base_image, build, tmp_path_factory):
+    context = tmp_path_factory.mktemp("long")
+    (context / "stream").write_text(history(10_000))
+    (context / "Dockerfile").write_text(
         f"FROM {base_image}\nCOPY stream /stream\nWORKDIR /testbed\n"
         "RUN git init -q -b main && git fast-import --quiet < /stream && rm /stream && git reset -q --hard main~5000\n"
     )
-    image = "swe-srl/test-scrub:long"
-    build_image(tmp_path, image, {})
+    image = build(context, "long")
+    ensure_image(backend, image)
     began = time.monotonic()
-    tag = without_future(image, "/testbed")
+    tag = without_future(backend, image, "/testbed")
     assert time.monotonic() - began < 5
-    with open_sandbox(SandboxConfig(), tag) as box:
+    with open_sandbox(backend, tag) as box:
         assert said(box, "git rev-list --count --all") == "5000\n"
         assert said(box, f"{ALL_OBJECTS} | grep -ac 'changed in 4999$'") != "0\n"
         assert said(box, f"{ALL_OBJECTS} | grep -acE 'changed in [5-9][0-9]{{3}}$' || :") == "0\n"
-    subprocess.run(["docker", "rmi", tag, image], check=True, capture_output=True)
+    if backend.type == "docker":
+        remove(tag)

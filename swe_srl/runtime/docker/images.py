@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from swe_srl.errors import ImageMissing, SandboxError
-from swe_srl.runtime.engine import LABEL, client, engine_errors
+from swe_srl.runtime.docker.client import LABEL, client, engine_errors
 
 OURS = "swe-srl/"
 """Prefix of images that only this machine has."""

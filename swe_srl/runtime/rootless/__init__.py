@@ -1,0 +1,1 @@
+"""Boxes without an engine and without root, by bubblewrap and overlayfs."""

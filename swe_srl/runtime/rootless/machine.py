@@ -1,0 +1,308 @@
+"""Image → Machine, without an engine and without root: for machines where no engine may run, as the nodes of a cluster.
+
+It asks for bubblewrap (0.8 or later), util-linux, Linux 5.11 or later, and that users may make user namespaces. The image's
+layers are mounted by overlayfs in a namespace of the box's own; what the box writes goes to a folder that is removed with it.
+
+What a box of this kind shares with a Docker box: no network, no capability, no new privilege, processes, users, hosts' and
+message queues' names of its own, /dev and /proc of its own, no further user namespace, and the profile's seccomp list.
+
+What it does not keep apart:
+- memory is limited for each process (RLIMIT_DATA), not for the box: 256 processes may hold 256 times as much;
+- processors are a choice of whole ones, which a process may widen again;
+- disk is looked at once a second; in between, a box can fill the file system that the store lies on;
+- every file belongs to one user: what asks for a second account in the image finds none;
+- there is no /sys;
+- where the user is root, boxes run as `nobody`: two boxes are kept apart by their namespaces, and not by their accounts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import math
+import os
+import select
+import shutil
+import signal
+import subprocess
+import tempfile
+import threading
+import time
+from functools import cache
+from pathlib import Path
+
+from swe_srl.errors import EngineUnavailable, SandboxError
+from swe_srl.runtime.base import SandboxConfig
+from swe_srl.runtime.processes import owner_label, start_time
+from swe_srl.runtime.rootless.pipes import PipeStream
+from swe_srl.runtime.rootless.seccomp import deny
+from swe_srl.runtime.rootless.store import Image, account, give, remove_tree, store
+from swe_srl.runtime.shell import BASH, Shell, quote
+
+_START_TIMEOUT_S = 30.0
+_PIPES = "/dev/.pipes"
+"""Where the box's own bash finds the named pipes of a shell that it is to start; nothing stands there afterwards."""
+_SHM = "/dev/shm"  # noqa: S108  # in the box
+_DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_MIB = 1 << 20
+
+_MOUNT_AND_GO = 'mount -t overlay overlay -o "$1" "$2" && shift 2 && exec bwrap "$@"'
+# The box's own program: it starts the shells. It is process 1, so nothing in the box can kill it, and everything in the box
+# ends with it; it ends when its input does, that is, with the process that holds the box.
+# Limits are set here, in the box's own user namespace, so that processes of other boxes do not count.
+_MAIN = """
+ulimit -c 0; ulimit -u {pids}; ulimit -d {data_kib}
+start() {{
+  ( cd -- "$2" 2>/dev/null && {bash} <{pipes}/"$1".in >{pipes}/"$1".out 2>/dev/null; echo "$1 $?" ) &
+}}
+"""
+
+
+class BubblewrapMachine:
+    """See `Machine`."""
+
+    def __init__(self, config: SandboxConfig, image: Image, workdir: str, name: str) -> None:
+        require_bubblewrap()
+        self.folder = _new_folder(name)
+        self.name = name or self.folder.name
+        self.upper = self.folder / "upper"
+        """What the box has changed in its image."""
+        self._process: subprocess.Popen[bytes] | None = None
+        self._init = 0
+        self._statuses: dict[int, int] = {}
+        self._heard = bytearray()
+        self._lock = threading.Lock()
+        self._numbers = itertools.count(1)
+        try:
+            self._start(config, image, workdir)
+        except BaseException:
+            self.remove()
+            raise
+
+    @property
+    def pid(self) -> int:
+        """Of the first process in the box, as the host counts."""
+        return self._init
+
+    def start_bash(self, cwd: str) -> PipeStream:
+        """See `Machine.start_bash`."""
+        number = next(self._numbers)
+        stream = PipeStream(self, number, self.folder / "pipes")
+        try:
+            self._order(f"start {number} {quote(cwd)}\n")
+        except BaseException:
+            stream.close()
+            raise
+        return stream
+
+    def exit_code_of(self, number: int) -> int | None:
+        """Exit code of a shell that `start_bash` has started; that of a killed one when the box itself has ended."""
+        assert self._process is not None
+        assert self._process.stdout is not None
+        with self._lock:
+            while True:
+                try:
+                    data = os.read(self._process.stdout.fileno(), 1 << 16)
+                except BlockingIOError:
+                    break
+                if not data:
+                    return self._statuses.get(number, 128 + signal.SIGKILL)
+                self._heard += data
+            *lines, rest = self._heard.split(b"\n")
+            self._heard = rest
+            self._statuses.update((int(line.split()[0]), int(line.split()[1])) for line in lines if line)
+            return self._statuses.get(number)
+
+    def is_stopped(self) -> bool:
+        """Whether somebody outside has stopped the box's first processes."""
+        return any(_state_of(pid) == "T" for pid in (self._init, *_children_of(self._init)))
+
+    def num_bytes_written(self) -> int:
+        """See `Machine.num_bytes_written`."""
+        total = 0
+        for folder, _, files in os.walk(self.upper):
+            for name in files:
+                with contextlib.suppress(OSError):
+                    total += Path(folder, name).lstat().st_blocks * 512
+        return total
+
+    def run_alone(self, script: str, arguments: list[str], *, timeout_s: float) -> tuple[int, str]:
+        """Run our own `script` by a bash of its own; its exit code and what it printed. Raises SandboxError at the time-out."""
+        stream = self.start_bash("/")
+        try:
+            shell = Shell(stream, "/")
+            answer = shell.ask(
+                f"bash -c {quote(script)} script {' '.join(quote(word) for word in arguments)}", timeout_s=timeout_s
+            )
+        finally:
+            stream.close()
+        if answer.exit_code is None:
+            raise SandboxError(f"box {self.name} did not end its script within {timeout_s:.0f} s")
+        return answer.exit_code, answer.output.decode("utf-8", "replace")
+
+    def stop(self) -> None:
+        """End every process in the box; its files stay."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        kill_first(self._init)
+        process.kill()
+        process.wait()
+        for pipe in (process.stdin, process.stdout):
+            assert pipe is not None
+            pipe.close()
+
+    def remove(self) -> None:
+        """See `Machine.remove`."""
+        self.stop()
+        remove_tree(self.folder)
+
+    def _start(self, config: SandboxConfig, image: Image, workdir: str) -> None:
+        owner, here = account(), self.folder.relative_to(store())
+        layers = ":".join(f"layers/{layer}" for layer in reversed(image.layers))
+        overlay = f"userxattr,lowerdir={layers},upperdir={here}/upper,workdir={here}/work"
+        told, telling = os.pipe()
+        with tempfile.TemporaryFile() as words, tempfile.TemporaryFile() as rules:
+            rules.write(deny(config.confinement().seccomp_deny))
+            rules.seek(0)
+            try:
+                self._process = subprocess.Popen(
+                    ["unshare", "--user", "--map-root-user", "--mount", "--propagation", "private", "sh", "-c", _MOUNT_AND_GO, "sh", overlay,
+                     f"{here}/root", *_arguments(config, image, workdir, str(here), telling, rules.fileno())],
+                    cwd=store(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=words, pass_fds=(telling, rules.fileno()),
+                    user=owner, group=owner, extra_groups=None if owner is None else [], start_new_session=True,
+                    env={"PATH": os.environ.get("PATH", os.defpath)},
+                )  # fmt: skip
+            finally:
+                os.close(telling)
+            self._init = _told_pid(told)
+            if not self._init:
+                self._process.wait()
+                words.seek(0)
+                said = words.read().decode("utf-8", "replace").strip() or "nothing was said"
+                raise SandboxError(f"box {self.name} did not start: {said}: {_advice()}")
+        (self.folder / "pid").write_text(f"{self._init} {start_time(self._init)}")
+        assert self._process.stdout is not None
+        os.set_blocking(self._process.stdout.fileno(), False)
+        _choose_cpus(self._init, config.limits.cpus)
+        limits = config.limits
+        self._order(
+            _MAIN.format(pids=limits.pids, data_kib=limits.memory_mib * 1024, bash=" ".join(BASH), pipes=_PIPES)
+        )
+
+    def _order(self, script: str) -> None:
+        if self._process is None:
+            raise SandboxError(f"box {self.name} is closed: open another")
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(script.encode())
+            self._process.stdin.flush()
+        except OSError as error:
+            raise SandboxError(f"box {self.name} is gone: it was ended from outside; open another") from error
+
+
+@cache
+def require_bubblewrap() -> None:
+    """Raises EngineUnavailable with what to install, or what to ask the machine's administrator for."""
+    for program in ("bwrap", "unshare", "mount", "tar"):
+        if shutil.which(program) is None:
+            raise EngineUnavailable(
+                f"no `{program}` on this machine: install bubblewrap 0.8 or later, util-linux and tar, or use Docker"
+            )
+    owner = account()
+    tried = subprocess.run(
+        ["unshare", "--user", "--map-root-user", "--mount", "true"],
+        capture_output=True, text=True, check=False, user=owner, group=owner, extra_groups=None if owner is None else [], cwd="/",
+    )  # fmt: skip
+    if tried.returncode != 0:
+        raise EngineUnavailable(f"no user namespace can be made here ({tried.stderr.strip()}): {_advice()}")
+
+
+def _advice() -> str:
+    return (
+        "a box without an engine needs Linux 5.11 or later, user namespaces for users (sysctl user.max_user_namespaces, "
+        "kernel.unprivileged_userns_clone, kernel.apparmor_restrict_unprivileged_userns) and a local disk (SWE_SRL_BOXES)"
+    )
+
+
+def _new_folder(name: str) -> Path:
+    clean = "".join(char if char.isalnum() or char in "-_" else "_" for char in name)[:60]
+    folder = Path(tempfile.mkdtemp(prefix=f"{clean or 'box'}-", dir=store() / "boxes"))
+    folder.chmod(0o711)
+    (folder / "owner").write_text(owner_label())
+    for part in ("upper", "work", "root", "pipes"):
+        (folder / part).mkdir(mode=0o755)
+        give(folder / part)
+    return folder
+
+
+def _arguments(config: SandboxConfig, image: Image, workdir: str, here: str, telling: int, rules: int) -> list[str]:
+    """Of bwrap."""
+    environment = {"PATH": _DEFAULT_PATH, "HOME": "/root", "HOSTNAME": "box"} | image.environment | config.environment
+    return [
+        "--unshare-user", "--disable-userns", "--uid", "0", "--gid", "0", "--unshare-pid", "--as-pid-1", "--unshare-net", "--unshare-ipc",
+        "--unshare-uts", "--unshare-cgroup-try", "--hostname", "box", "--new-session", "--cap-drop", "ALL",
+        *itertools.chain.from_iterable(("--cap-add", f"CAP_{name}") for name in config.confinement().capabilities),
+        "--bind", f"{here}/root", "/", "--proc", "/proc", "--dev", "/dev",
+        "--size", str(config.limits.shm_mib * _MIB), "--perms", "1777", "--tmpfs", _SHM,
+        "--bind", f"{here}/pipes", _PIPES, "--dir", workdir, "--chdir", "/", "--clearenv",
+        *itertools.chain.from_iterable(("--setenv", key, value) for key, value in environment.items()),
+        "--info-fd", str(telling), "--seccomp", str(rules), "--", "bash", "--noprofile", "--norc",
+    ]  # fmt: skip
+
+
+def _told_pid(told: int) -> int:
+    """What bwrap says of the box's first process; 0 when it ended before. Closes the descriptor."""
+    text = b""
+    deadline = time.monotonic() + _START_TIMEOUT_S
+    try:
+        while b"}" not in text and time.monotonic() < deadline:
+            if select.select([told], [], [], 0.5)[0]:
+                data = os.read(told, 4096)
+                if not data:
+                    return 0
+                text += data
+    finally:
+        os.close(told)
+    return int(json.loads(text)["child-pid"]) if b"}" in text else 0
+
+
+_turn = itertools.count()
+
+
+def _choose_cpus(pid: int, cpus: float) -> None:
+    """Give the box as many whole processors as it asks for, other ones than the last box."""
+    usable = sorted(os.sched_getaffinity(0))
+    num = math.ceil(cpus)
+    if num < len(usable):
+        first = next(_turn) * num
+        for each in (pid, *_children_of(pid)):
+            with contextlib.suppress(OSError):
+                os.sched_setaffinity(each, {usable[(first + offset) % len(usable)] for offset in range(num)})
+
+
+def _children_of(pid: int) -> list[int]:
+    try:
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []
+
+
+def _state_of(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return ""
+
+
+def kill_first(pid: int) -> None:
+    """Kill the first process of a box, and with it all others; wait until it is gone."""
+    if pid <= 0:
+        return
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+    for _ in range(200):
+        if _state_of(pid) in ("", "Z"):
+            return
+        time.sleep(0.01)
