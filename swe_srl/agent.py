@@ -234,11 +234,10 @@ def open_task_box(task: Task, config: SandboxConfig, purpose: str) -> Sandbox:
 
     `purpose` is for who reads `docker ps`. Raises EngineUnavailable, ImageMissing or SandboxError.
     """
-    from swe_srl.runtime.open import ensure_image, open_sandbox, without_future
+    from swe_srl.runtime.open import BoxRequest, open_box
 
-    ensure_image(config, task.image, task.image_context)
-    image = without_future(config, task.image, task.workdir)
-    return open_sandbox(config, image, task.workdir, name=f"{purpose}-{task.task_id}")
+    name = f"{purpose}-{task.task_id}"
+    return open_box(config, BoxRequest(task.image, task.workdir, task.image_context, without_future=True, name=name))
 
 
 def run_episodes(

@@ -20,6 +20,14 @@ class Outcome(NamedTuple, Generic[Item, Value]):
     failure: ApparatusError | None
 
 
+def grouped(items: Iterable[Item], key: Callable[[Item], object]) -> list[Item]:
+    """`items` so that those of one key follow each other, the keys in the order in which they come first."""
+    groups: dict[object, list[Item]] = {}
+    for item in items:
+        groups.setdefault(key(item), []).append(item)
+    return [item for group in groups.values() for item in group]
+
+
 def fan_out(work: Callable[[Item], Value], items: Iterable[Item], *, workers: int) -> Iterator[Outcome[Item, Value]]:
     """Run `work` over `items`, at most `workers` at once; yield each outcome as it is ready.
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from swe_srl.benchmarks.grading_spec import load_specs
 from swe_srl.benchmarks.load import load_tasks
 from swe_srl.errors import FormatError, UnknownTask
 from swe_srl.grading.grade import Graded, grade, grade_unpatched, verdict_without_tests
-from swe_srl.runtime.base import SandboxConfig
+from swe_srl.runtime.base import Sandbox, SandboxConfig
+from swe_srl.runtime.open import BoxRequest, open_box
+from swe_srl.runtime.pool import WarmPool
 from swe_srl.schema import Prediction, Task
 
 OUTPUT_BYTES = 50_000_000
@@ -52,30 +55,42 @@ class Grader:
         self._sandbox = grading_sandbox(sandbox or SandboxConfig())
         self._timeout_s = timeout_s
         self._source = source
+        self._pool: WarmPool | None = None
 
     def grade(self, prediction: Prediction) -> Graded:
         """Grade one prediction in a fresh box.
 
         Raises UnknownTask for an id that is not among the tasks, and ApparatusError when image or box fail.
         """
-        from swe_srl.runtime.open import ensure_image, open_sandbox
-
         task = self._task(prediction.task_id)
         spec = self._specs[task.task_id]
         if not prediction.patch.strip():  # no box for what is not run
             return Graded(verdict_without_tests(prediction, spec, "empty_patch"))
-        ensure_image(self._sandbox, task.image, task.image_context)
-        with open_sandbox(self._sandbox, task.image, task.workdir, name=f"grade-{task.task_id}") as box:
+        with self._open(task, "grade") as box:
             return grade(prediction, spec, box, timeout_s=self._timeout_s, version=task.version)
 
     def grade_unpatched(self, task_id: str) -> Graded:
         """Run the trusted tests on a task's untouched tree. Raises as `grade` does."""
-        from swe_srl.runtime.open import ensure_image, open_sandbox
-
         task = self._task(task_id)
-        ensure_image(self._sandbox, task.image, task.image_context)
-        with open_sandbox(self._sandbox, task.image, task.workdir, name=f"check-{task.task_id}") as box:
+        with self._open(task, "check") as box:
             return grade_unpatched(self._specs[task_id], box, timeout_s=self._timeout_s, version=task.version)
+
+    @contextmanager
+    def expecting(self, predictions: Sequence[Prediction]) -> Iterator[None]:
+        """Open boxes ahead for these predictions, which are to be graded in this order, while those before them are graded."""
+        wanted = [self._request(self._task(item.task_id), "grade") for item in predictions if item.patch.strip()]
+        try:
+            with WarmPool(lambda request: open_box(self._sandbox, request), wanted) as self._pool:
+                yield
+        finally:
+            self._pool = None
+
+    def _open(self, task: Task, purpose: str) -> Sandbox:
+        request = self._request(task, purpose)
+        return self._pool.take(request) if self._pool else open_box(self._sandbox, request)
+
+    def _request(self, task: Task, purpose: str) -> BoxRequest:
+        return BoxRequest(task.image, task.workdir, task.image_context, name=f"{purpose}-{task.task_id}")
 
     def gold(self, task_id: str) -> Prediction:
         """The gold patch of a task, as a prediction of the model `gold`."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
 
-from swe_srl.fanout import fan_out
+from swe_srl.fanout import fan_out, grouped
 from swe_srl.grading.grade import Graded
 from swe_srl.grading.papers import write_metadata, write_papers, write_run_reports
 from swe_srl.grading.predictions import check_known
@@ -24,6 +25,9 @@ class Grades(Protocol):
 
     def grade(self, prediction: Prediction) -> Graded:
         """Grade one prediction."""
+
+    def expecting(self, predictions: Sequence[Prediction]) -> AbstractContextManager[None]:
+        """These are to be graded next, in this order: boxes may be opened ahead."""
 
     def eval_script(self, task_id: str) -> str:
         """The script that grading runs."""
@@ -105,8 +109,10 @@ def _graded(
             yield Graded(old), prediction
         else:
             pending.append(prediction)
-    for outcome in fan_out(grader.grade, pending, workers=workers):
-        if outcome.value is None:
-            yield grader.infra_failure(outcome.item, str(outcome.failure)), outcome.item
-        else:
-            yield outcome.value, outcome.item
+    pending = grouped(pending, lambda prediction: grader.tasks[prediction.task_id].image)
+    with grader.expecting(pending):
+        for outcome in fan_out(grader.grade, pending, workers=workers):
+            if outcome.value is None:
+                yield grader.infra_failure(outcome.item, str(outcome.failure)), outcome.item
+            else:
+                yield outcome.value, outcome.item

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from swe_srl.dialogue import shorten
 from swe_srl.errors import StorageError, UnknownTask
-from swe_srl.fanout import fan_out
+from swe_srl.fanout import fan_out, grouped
 from swe_srl.replay.compare import compare, same_patch
 from swe_srl.runtime.base import CommandResult, Sandbox
 from swe_srl.runtime.history import tree_hash
@@ -174,6 +174,7 @@ def replay_all(
         done = run.done(REPLAYED, Replayed, lambda item: item.trajectory_id)
         _drop_unfinished(run, done)
         pending = [item for item in wanted if item.trajectory_id not in done]
+        pending = grouped(pending, lambda item: tasks[item.task_id].image)
 
         def work(trajectory: Trajectory) -> Outcome:
             with open_box(tasks[trajectory.task_id], trajectory) as box:

@@ -37,6 +37,8 @@ class SandboxConfig(Config):
     """Of sandboxes/profiles: what a box may do, and its limits."""
     limits: Limits = Limits()
     """Those given here go before the profile's."""
+    image_cap_gib: float = Field(100.0, gt=0)
+    """Of images that were built, pulled or unpacked for boxes: those not used for longest are removed above it."""
     session: Literal["persistent", "fresh"] = "persistent"
     """`persistent`: cwd, variables and functions carry over, as in SWE-agent; `fresh`: a new shell per command, as in mini-swe-agent."""
     environment: dict[str, str] = Field(

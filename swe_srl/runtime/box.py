@@ -11,6 +11,7 @@ import os
 import posixpath
 import re
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -84,6 +85,8 @@ class Box:
         self._service: Shell | None = None
         self.base_commit = ""
         """HEAD when the box was opened; empty while there is no repository."""
+        self.after_close: Callable[[], None] = lambda: None
+        """Called once, when the box is closed."""
         try:
             self._restart_service()
             self._restart_shell(workdir)
@@ -172,7 +175,10 @@ class Box:
                 shell.close()
         self._shell = self._service = None
         if machine is not None:
-            machine.remove()
+            try:
+                machine.remove()
+            finally:
+                self.after_close()
 
     def __enter__(self) -> Self:
         return self

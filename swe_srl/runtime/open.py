@@ -6,12 +6,17 @@ import atexit
 import contextlib
 import os
 import threading
-from typing import Protocol
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import NamedTuple, Protocol
 
-from swe_srl.errors import ApparatusError
+from swe_srl.assets import cache_dir
+from swe_srl.errors import ApparatusError, ImageMissing
 from swe_srl.runtime.base import Sandbox, SandboxConfig
 from swe_srl.runtime.box import Box, Machine
+from swe_srl.runtime.shelf import ImageStore, Shelf
 
+_shelves: dict[tuple[int, str, str, float], Shelf] = {}
 _lock = threading.Lock()
 _prepared: set[tuple[int, str]] = set()
 
@@ -24,6 +29,9 @@ class Backend(Protocol):
 
     def without_future(self, config: SandboxConfig, image: str, workdir: str) -> str:
         """The name of an image as `image`, with what git knows of the future gone from the repository in `workdir`."""
+
+    def image_store(self, config: SandboxConfig) -> ImageStore:
+        """Where the images are."""
 
     def start(self, config: SandboxConfig, image: str, workdir: str, name: str) -> Machine:
         """A machine of `image`; `workdir` is made where it is missing."""
@@ -47,7 +55,7 @@ def backend_of(kind: str) -> Backend:
 
 
 def open_sandbox(config: SandboxConfig, image: str, workdir: str = "/testbed", *, name: str = "") -> Sandbox:
-    """Start a box from `image`, which must be there (see `ensure_image`); `workdir` is made where it is missing.
+    """Start a box from `image`, which must be there; `workdir` is made where it is missing. See `open_box` for more.
 
     The first call of a process removes boxes that dead processes have left.
 
@@ -61,14 +69,58 @@ def open_sandbox(config: SandboxConfig, image: str, workdir: str = "/testbed", *
     return Box(config, backend.start(config, image, workdir, name), workdir)
 
 
-def ensure_image(config: SandboxConfig, image: str, context: str | None = None) -> None:
-    """See `Backend.ensure_image`."""
-    backend_of(config.type).ensure_image(config, image, context)
+class BoxRequest(NamedTuple):
+    """A box that is wanted, with what its image is made from."""
+
+    image: str
+    workdir: str = "/testbed"
+    context: str | None = None
+    """Folder of a Dockerfile, for an image that is not there."""
+    without_future: bool = False
+    """Whether what git knows of the future is to be gone from the repository in `workdir`."""
+    name: str = ""
+    """What the box is for, for who reads `docker ps`."""
 
 
-def without_future(config: SandboxConfig, image: str, workdir: str) -> str:
-    """See `Backend.without_future`."""
-    return backend_of(config.type).without_future(config, image, workdir)
+def open_box(config: SandboxConfig, wanted: BoxRequest) -> Sandbox:
+    """Open a box, its image made where it is missing, room for it made under the cap, and kept until the box is closed.
+
+    Raises what `open_sandbox` does, and StorageError when the images in use leave no room.
+    """
+    with ExitStack() as stack:
+        image = stack.enter_context(_hold(config, wanted))
+        try:
+            box = open_sandbox(config, image, wanted.workdir, name=wanted.name)
+        except ImageMissing:  # another process may have evicted it just now
+            stack.close()
+            image = stack.enter_context(_hold(config, wanted))
+            box = open_sandbox(config, image, wanted.workdir, name=wanted.name)
+        assert isinstance(box, Box)
+        box.after_close = stack.pop_all().close
+    return box
+
+
+@contextlib.contextmanager
+def _hold(config: SandboxConfig, wanted: BoxRequest) -> Iterator[str]:
+    backend = backend_of(config.type)
+
+    def make() -> list[str]:
+        backend.ensure_image(config, wanted.image, wanted.context)
+        if not wanted.without_future:
+            return [wanted.image]
+        return [wanted.image, backend.without_future(config, wanted.image, wanted.workdir)]
+
+    with _shelf(config, backend).hold(wanted.image, make) as names:
+        yield names[-1]
+
+
+def _shelf(config: SandboxConfig, backend: Backend) -> Shelf:
+    with _lock:
+        key = (os.getpid(), config.type, str(config.archives), config.image_cap_gib)
+        if key not in _shelves:
+            record = cache_dir("images") / f"{config.type}.json"
+            _shelves[key] = Shelf(backend.image_store(config), int(config.image_cap_gib * 2**30), record)
+        return _shelves[key]
 
 
 def _prepare(kind: str, backend: Backend) -> None:

@@ -12,7 +12,7 @@ import pytest
 from swe_srl.errors import SandboxError
 from swe_srl.runtime import Sandbox, SandboxConfig, open_sandbox
 from swe_srl.runtime.docker.images import build_image
-from swe_srl.runtime.open import ensure_image, without_future
+from swe_srl.runtime.open import backend_of
 from swe_srl.runtime.rootless.store import store
 
 pytestmark = pytest.mark.docker
@@ -97,7 +97,7 @@ def image(base_image: str, tmp_path_factory: pytest.TempPathFactory, build: Call
 
 @pytest.fixture(scope="module")
 def box(backend: SandboxConfig, image: str) -> Iterator[Sandbox]:
-    scrubbed = without_future(backend, image, "/testbed")
+    scrubbed = backend_of(backend.type).without_future(backend, image, "/testbed")
     with open_sandbox(backend, scrubbed) as box:
         yield box
     if backend.type == "docker":
@@ -149,21 +149,21 @@ def made(backend: SandboxConfig, tag: str) -> object:
 
 
 def test_it_is_done_once_for_an_image(backend, image, box):
-    tag = without_future(backend, image, "/testbed")
+    tag = backend_of(backend.type).without_future(backend, image, "/testbed")
     first = made(backend, tag)
-    assert without_future(backend, image, "/testbed") == tag
+    assert backend_of(backend.type).without_future(backend, image, "/testbed") == tag
     assert made(backend, tag) == first
 
 
 def test_the_image_stays_as_it_was_but_for_its_repository(backend, image, box):
-    tag = without_future(backend, image, "/testbed")
+    tag = backend_of(backend.type).without_future(backend, image, "/testbed")
     look = "pwd; env | grep -v HOSTNAME | sort; whoami; ls -lR /etc /usr/bin | md5sum"
     with open_sandbox(backend, image) as before, open_sandbox(backend, tag) as after:
         assert said(before, look) == said(after, look)
 
 
 def test_an_image_without_a_repository_is_as_it_was(backend, base_image):
-    tag = without_future(backend, base_image, "/testbed")
+    tag = backend_of(backend.type).without_future(backend, base_image, "/testbed")
     with open_sandbox(backend, tag) as box:
         assert said(box, "ls -A /testbed") == ""
     if backend.type == "docker":
@@ -177,7 +177,7 @@ def test_a_repository_that_cannot_be_scrubbed_is_said_and_no_box_of_it_is_left(
     (context / "Dockerfile").write_text(f"FROM {image}\nRUN git worktree add -q /linked HEAD\n")
     tag = build(context, "worktree")
     with pytest.raises(SandboxError, match="worktree of another repository"):
-        without_future(backend, tag, "/linked")
+        backend_of(backend.type).without_future(backend, tag, "/linked")
     assert outside[backend.type].boxes(f"scrub-{tag}") == 0
 
 
@@ -203,9 +203,9 @@ def test_ten_thousand_commits_of_which_half_are_future_take_seconds(backend, bas
         "RUN git init -q -b main && git fast-import --quiet < /stream && rm /stream && git reset -q --hard main~5000\n"
     )
     image = build(context, "long")
-    ensure_image(backend, image)
+    backend_of(backend.type).ensure_image(backend, image, None)
     began = time.monotonic()
-    tag = without_future(backend, image, "/testbed")
+    tag = backend_of(backend.type).without_future(backend, image, "/testbed")
     assert time.monotonic() - began < 5
     with open_sandbox(backend, tag) as box:
         assert said(box, "git rev-list --count --all") == "5000\n"

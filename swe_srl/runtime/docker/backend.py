@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from swe_srl.runtime.base import SandboxConfig
 from swe_srl.runtime.docker import images, reaper, scrub
+from swe_srl.runtime.docker.disk import DockerImageStore
 from swe_srl.runtime.docker.machine import DockerMachine
 
 
@@ -19,6 +20,11 @@ class DockerBackend:
         """See `Backend.without_future`."""
         del config
         return scrub.without_future(image, workdir)
+
+    def image_store(self, config: SandboxConfig) -> DockerImageStore:
+        """See `Backend.image_store`."""
+        del config
+        return DockerImageStore()
 
     def start(self, config: SandboxConfig, image: str, workdir: str, name: str) -> DockerMachine:
         """See `Backend.start`."""

@@ -18,7 +18,8 @@ BASE_PREFIX = "swe-srl/base:"
 CONTEXT_LABEL = "swe-srl.context"
 """Digest of what an image was built from."""
 _NUM_LAST_LINES = 5
-_IN_USE = 409
+IN_USE = 409
+"""Status of the engine's answer when an image or a box cannot go yet."""
 
 _registry_lock = threading.Lock()
 _locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
@@ -65,7 +66,7 @@ def remove_images() -> tuple[list[str], list[str]]:
                 except docker.errors.ImageNotFound:
                     continue
                 except docker.errors.APIError as error:
-                    if error.status_code != _IN_USE:
+                    if error.status_code != IN_USE:
                         raise
                     kept.append(name)
                 else:

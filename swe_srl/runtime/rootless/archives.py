@@ -8,6 +8,7 @@ layout (`index.json`, as `skopeo copy … oci:DIR:NAME` writes it; OCI image-spe
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import tarfile
 from collections.abc import Iterator
@@ -67,6 +68,12 @@ def open_layer(image: ArchivedImage, index: int) -> Iterator[IO[bytes]]:
             yield stack.enter_context(_Archive.open(image.archive)).read(image.layers[index])
         else:
             yield stack.enter_context(image.archive.open("rb"))
+
+
+def layer_bytes(image: ArchivedImage, index: int) -> int:
+    """Of a layer as it is in the archive."""
+    with open_layer(image, index) as packed:
+        return packed.seek(0, io.SEEK_END)
 
 
 @lru_cache(maxsize=4096)

@@ -12,6 +12,7 @@ from swe_srl.errors import ImageMissing, SandboxError
 from swe_srl.runtime.base import SandboxConfig
 from swe_srl.runtime.processes import owner_label, owner_lives, start_time
 from swe_srl.runtime.rootless import store
+from swe_srl.runtime.rootless.disk import RootlessImageStore
 from swe_srl.runtime.rootless.machine import BubblewrapMachine, kill_first
 
 _SCRUB_TIMEOUT_S = 600.0
@@ -52,6 +53,10 @@ class RootlessBackend:
                 finally:
                     machine.remove()
         return name
+
+    def image_store(self, config: SandboxConfig) -> RootlessImageStore:
+        """See `Backend.image_store`."""
+        return RootlessImageStore(config.archives)
 
     def start(self, config: SandboxConfig, image: str, workdir: str, name: str) -> BubblewrapMachine:
         """See `Backend.start`."""

@@ -32,12 +32,12 @@ import time
 from functools import cache
 from pathlib import Path
 
-from swe_srl.errors import EngineUnavailable, SandboxError
+from swe_srl.errors import EngineUnavailable, ImageMissing, SandboxError
 from swe_srl.runtime.base import SandboxConfig
 from swe_srl.runtime.processes import owner_label, start_time
 from swe_srl.runtime.rootless.pipes import PipeStream
 from swe_srl.runtime.rootless.seccomp import deny
-from swe_srl.runtime.rootless.store import Image, account, give, remove_tree, store
+from swe_srl.runtime.rootless.store import Image, account, give, locked, num_bytes_in, remove_tree, store
 from swe_srl.runtime.shell import BASH, Shell, quote
 
 _START_TIMEOUT_S = 30.0
@@ -64,7 +64,7 @@ class BubblewrapMachine:
 
     def __init__(self, config: SandboxConfig, image: Image, workdir: str, name: str) -> None:
         require_bubblewrap()
-        self.folder = _new_folder(name)
+        self.folder = _new_folder(name, image)
         self.name = name or self.folder.name
         self.upper = self.folder / "upper"
         """What the box has changed in its image."""
@@ -120,12 +120,7 @@ class BubblewrapMachine:
 
     def num_bytes_written(self) -> int:
         """See `Machine.num_bytes_written`."""
-        total = 0
-        for folder, _, files in os.walk(self.upper):
-            for name in files:
-                with contextlib.suppress(OSError):
-                    total += Path(folder, name).lstat().st_blocks * 512
-        return total
+        return num_bytes_in(self.upper)
 
     def run_alone(self, script: str, arguments: list[str], *, timeout_s: float) -> tuple[int, str]:
         """Run our own `script` by a bash of its own; its exit code and what it printed. Raises SandboxError at the time-out."""
@@ -226,11 +221,16 @@ def _advice() -> str:
     )
 
 
-def _new_folder(name: str) -> Path:
+def _new_folder(name: str, image: Image) -> Path:
     clean = "".join(char if char.isalnum() or char in "-_" else "_" for char in name)[:60]
     folder = Path(tempfile.mkdtemp(prefix=f"{clean or 'box'}-", dir=store() / "boxes"))
     folder.chmod(0o711)
     (folder / "owner").write_text(owner_label())
+    with locked("layers"):
+        (folder / "layers").write_text(json.dumps(image.layers))
+        if gone := [layer for layer in image.layers if not (store() / "layers" / layer).is_dir()]:
+            remove_tree(folder)
+            raise ImageMissing(f"a layer of the image was evicted in this moment ({gone[0]}): try again")
     for part in ("upper", "work", "root", "pipes"):
         (folder / part).mkdir(mode=0o755)
         give(folder / part)

@@ -4,7 +4,7 @@
 $SWE_SRL_BOXES, or /var/tmp/swe-srl-<uid>
 ├── layers/<digest>/         an image's layer, unpacked, white-outs as overlayfs wants them; shared by images
 ├── images/<name>.json       an image that we made of another: its layers and environment
-└── boxes/<box>/             owner, upper, work, root, io
+└── boxes/<box>/             owner, pid, layers; upper, work, root, pipes
 ```
 It must lie on a local file system (overlayfs writes to no NFS or Lustre). What boxes write belongs to the account that boxes
 run as: the user, or `nobody` where the user is root, so that what breaks out of a box is not root outside.
@@ -28,7 +28,7 @@ from typing import IO, NamedTuple
 from pydantic import TypeAdapter
 
 from swe_srl.errors import ImageMissing, StorageError
-from swe_srl.runtime.rootless.archives import ArchivedImage, find_image, open_layer
+from swe_srl.runtime.rootless.archives import ArchivedImage, find_image, layer_bytes, open_layer
 
 _NOBODY = 65534
 _WHITEOUT = ".wh."
@@ -74,6 +74,32 @@ def image_of(name: str, archives: Path | None) -> Image:
     archived = find_image(archives, name)
     layers = tuple(_ensure_layer(archived, index) for index in range(len(archived.digests)))
     return Image(layers, archived.environment)
+
+
+def layers_of(name: str, archives: Path | None) -> tuple[str, ...]:
+    """The layers of an image, unpacked or not, the lowest first. Raises ImageMissing."""
+    derived = store() / "images" / f"{_file_name(name)}.json"
+    if derived.is_file():
+        return _IMAGE.validate_json(derived.read_bytes()).layers
+    if archives is None:
+        raise ImageMissing(f"no image {name}: name the folder of image archives as sandbox.archives")
+    return tuple(_layer_name(digest) for digest in find_image(archives, name).digests)
+
+
+def packed_bytes(name: str, archives: Path | None) -> int:
+    """What the layers of an archived image that are not unpacked yet take in the archive. Raises ImageMissing."""
+    if archives is None or has_derived(name):
+        return 0
+    image = find_image(archives, name)
+    missing = [
+        index for index, digest in enumerate(image.digests) if not (store() / "layers" / _layer_name(digest)).is_dir()
+    ]
+    return sum(layer_bytes(image, index) for index in missing)
+
+
+def forget_derived(name: str) -> None:
+    """An image that we made is no more; its layers stay."""
+    (store() / "images" / f"{_file_name(name)}.json").unlink(missing_ok=True)
 
 
 def has_derived(name: str) -> bool:
@@ -123,8 +149,22 @@ def _file_name(name: str) -> str:
     return "".join(char if char.isalnum() or char in "-." else "_" for char in name)
 
 
+def num_bytes_in(folder: Path) -> int:
+    """What the files of a folder take on the disk."""
+    total = 0
+    for parent, _, files in os.walk(folder):
+        for name in files:
+            with contextlib.suppress(OSError):
+                total += Path(parent, name).lstat().st_blocks * 512
+    return total
+
+
+def _layer_name(digest: str) -> str:
+    return digest.partition(":")[2][:16]
+
+
 def _ensure_layer(image: ArchivedImage, index: int) -> str:
-    name = image.digests[index].partition(":")[2][:16]
+    name = _layer_name(image.digests[index])
     target = store() / "layers" / name
     if not target.is_dir():
         with locked(name):
