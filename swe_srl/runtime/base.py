@@ -76,7 +76,9 @@ class Sandbox(Protocol):
         """
 
     def read_file(self, path: str) -> bytes:
-        """The bytes of a file. Raises FileNotFoundError when there is none, IsADirectoryError for a directory."""
+        """The bytes of a file. Raises FileNotFoundError when there is none, IsADirectoryError for a directory, OSError for
+        what is neither, as a pipe.
+        """
 
     def write_file(self, path: str, content: bytes) -> None:
         """Write a file, making its parent directories."""

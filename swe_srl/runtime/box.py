@@ -121,13 +121,16 @@ class Box:
         """See `Sandbox.read_file`; a relative path starts at the working directory."""
         name = quote(self._absolute(path))
         answer = self.serve(
-            f"if [[ -d {name} ]]; then (exit 121); elif [[ ! -e {name} ]]; then (exit 122); else cat -- {name}; fi",
+            f"if [[ -d {name} ]]; then (exit 121); elif [[ ! -e {name} ]]; then (exit 122); "
+            f"elif [[ ! -f {name} ]]; then (exit 123); else cat -- {name}; fi",
             limit=None,
         )
         if answer.exit_code == 121:
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
         if answer.exit_code == 122:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+        if answer.exit_code == 123:  # a pipe or a device may never end
+            raise OSError(errno.EINVAL, "is no regular file", path)
         if answer.exit_code != 0:
             raise OSError(errno.EIO, _words(answer) or "cannot be read", path)
         return answer.output
@@ -136,9 +139,13 @@ class Box:
         """See `Sandbox.write_file`. An existing file keeps its mode. Raises IsADirectoryError, or OSError when it cannot be written."""
         absolute = self._absolute(path)
         name, parent = quote(absolute), quote(posixpath.dirname(absolute))
-        opened = self.serve(f"mkdir -p -- {parent} && if [[ -d {name} ]]; then (exit 121); else : >> {name}; fi")
+        opened = self.serve(
+            f"mkdir -p -- {parent} && if [[ -d {name} ]]; then (exit 121); elif [[ -p {name} || -S {name} ]]; then (exit 123); else : >> {name}; fi"
+        )
         if opened.exit_code == 121:
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+        if opened.exit_code == 123:
+            raise OSError(errno.EINVAL, "is a pipe or a socket", path)
         if opened.exit_code != 0:
             raise OSError(errno.EACCES, _words(opened) or "cannot be written", path)
         service = self._alive(self._service)

@@ -92,6 +92,16 @@ def test_a_pipe_or_a_device_in_the_repository_does_not_hold_the_diff(box):
     assert "+more" in box.diff()
 
 
+def test_a_pipe_or_a_device_is_not_read_for_ever(box):
+    box.run("mkfifo /tmp/pipe", timeout_s=20)
+    for path in ("/tmp/pipe", "/dev/zero"):
+        with pytest.raises(OSError, match="no regular file"):
+            box.read_file(path)
+    with pytest.raises(OSError, match="is a pipe"):
+        box.write_file("/tmp/pipe", b"x")
+    assert said(box, "rm /tmp/pipe; echo fine") == "fine\n"
+
+
 def test_an_unchanged_repository_has_an_empty_diff(box):
     assert box.diff() == ""
 

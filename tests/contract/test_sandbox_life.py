@@ -74,6 +74,31 @@ def test_a_paused_box_is_an_error_that_says_so_and_can_be_closed(config, base_im
         assert time.monotonic() - began < 5
 
 
+USES = {
+    "run": lambda box: box.run("exit 1", timeout_s=5),  # a new shell is wanted, and ours is asked where
+    "read": lambda box: box.read_file("/etc/passwd"),
+    "write": lambda box: box.write_file("/tmp/x", b"x"),
+    "diff": lambda box: box.diff(),
+}
+
+
+@pytest.mark.session("persistent")
+@pytest.mark.parametrize("use", USES)
+@pytest.mark.parametrize("signal", ["KILL", "STOP"])
+def test_our_own_shell_in_the_box_killed_or_held_is_an_error_and_not_a_result(
+    config, base_image, monkeypatch, use, signal
+):
+    monkeypatch.setattr("swe_srl.runtime.box.SERVICE_TIMEOUT_S", 1.0)
+    with open_sandbox(config, base_image, name="contract-service") as box:
+        box.run("cd /testbed && git init -q . && git commit -q --allow-empty -m x", timeout_s=20)
+        began = time.monotonic()
+        others = "for p in /proc/[0-9]*; do [[ $(cat $p/comm) == bash && ${p#/proc/} != $$ ]] && echo ${p#/proc/}; done"
+        box.run(f"kill -{signal} $({others})", timeout_s=5)
+        with pytest.raises(SandboxError):
+            USES[use](box)
+        assert time.monotonic() - began < 10
+
+
 def test_an_image_that_is_not_there_is_image_missing(config, base_image):
     with pytest.raises(ImageMissing, match="no-such-image"):
         open_sandbox(config, "swe-srl/no-such-image:1")
