@@ -18,6 +18,10 @@ BASE_PREFIX = "swe-srl/base:"
 CONTEXT_LABEL = "swe-srl.context"
 """Digest of what an image was built from."""
 _NUM_LAST_LINES = 5
+_RATE_LIMIT = re.compile(r"toomanyrequests|too many requests|rate limit|\b429\b", re.IGNORECASE)
+_NUM_PULLS = 7
+_FIRST_WAIT_S = 5.0
+_LONGEST_WAIT_S = 300.0
 IN_USE = 409
 """Status of the engine's answer when an image or a box cannot go yet."""
 
@@ -152,10 +156,31 @@ def build_image(context_dir: str | Path, tag: str, labels: Mapping[str, str]) ->
 
 
 def _pull(image: str) -> None:
+    """Pull `image`; where the registry limits the rate, try again, each time after twice as long. Raises ImageMissing."""
+    import tenacity
+
+    attempts = tenacity.Retrying(
+        retry=tenacity.retry_if_exception(_is_rate_limit),
+        wait=tenacity.wait_exponential(_FIRST_WAIT_S, _LONGEST_WAIT_S) + tenacity.wait_random(0, _FIRST_WAIT_S),
+        stop=tenacity.stop_after_attempt(_NUM_PULLS),
+        reraise=True,
+    )
     try:
-        with engine_errors(f"pulling image {image}"):
-            client().images.pull(image)
+        attempts(_pull_once, image)
     except (ImageMissing, SandboxError) as error:
+        if _is_rate_limit(error):
+            raise ImageMissing(
+                f"image {image}: its registry limits the rate, after {_NUM_PULLS} tries still ({error}): wait, or `docker login`"
+            ) from error
         raise ImageMissing(
             f"image {image} is not there and could not be pulled ({error}): load it with `docker load`, or give a Dockerfile to build it from"
         ) from error
+
+
+def _pull_once(image: str) -> None:
+    with engine_errors(f"pulling image {image}"):
+        client().images.pull(image)
+
+
+def _is_rate_limit(error: BaseException) -> bool:
+    return isinstance(error, SandboxError | ImageMissing) and bool(_RATE_LIMIT.search(str(error)))

@@ -62,6 +62,19 @@ class RootlessImageStore:
         return ()
 
 
+def remove_unused() -> tuple[int, int]:
+    """Remove every image that we made and every layer that no open box stands on; (how many layers went, how many stay)."""
+    with locked("layers"):
+        in_use = _layers_in_use()
+        layers = list((store() / "layers").iterdir())
+        for path in (store() / "images").iterdir():
+            path.unlink()
+        for layer in layers:
+            if layer.name not in in_use:
+                remove_tree(layer)
+    return len(layers) - len(in_use), len(in_use)
+
+
 def _layers_in_use() -> set[str]:
     """Layers that an open box, of whatever process, stands on."""
     found: set[str] = set()

@@ -52,9 +52,14 @@ def account() -> int | None:
     return _NOBODY if os.geteuid() == 0 else None
 
 
+def location() -> Path:
+    """Where the folder is or will be."""
+    return Path(os.environ.get("SWE_SRL_BOXES", "") or f"/var/tmp/swe-srl-{os.geteuid()}")  # noqa: S108
+
+
 def store() -> Path:
     """The folder, made where it is missing. Raises StorageError when it is another's."""
-    root = Path(os.environ.get("SWE_SRL_BOXES", "") or f"/var/tmp/swe-srl-{os.geteuid()}")  # noqa: S108
+    root = location()
     for path in (root, root / "layers", root / "images", root / "boxes"):
         if not path.is_dir():
             path.mkdir(parents=True, exist_ok=True)
