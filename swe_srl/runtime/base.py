@@ -37,6 +37,8 @@ class SandboxConfig(Config):
     """Of sandboxes/profiles: what a box may do, and its limits."""
     limits: Limits = Limits()
     """Those given here go before the profile's."""
+    network: tuple[str, ...] | None = None
+    """Hosts that a box may reach, in place of the profile's; none by default. Needs python3 in the image."""
     image_cap_gib: float = Field(100.0, gt=0)
     """Of images that were built, pulled or unpacked for boxes: those not used for longest are removed above it."""
     session: Literal["persistent", "fresh"] = "persistent"
@@ -59,6 +61,10 @@ class SandboxConfig(Config):
             given = given.model_dump(exclude_unset=True)
         profile = load_profile(str(table.get("profile", "default"))).limits.model_dump(exclude_unset=True)
         return table | {"limits": profile | given} if profile and isinstance(given, dict) else table
+
+    def allowed_hosts(self) -> tuple[str, ...]:
+        """What a box may reach."""
+        return self.confinement().network if self.network is None else self.network
 
     def confinement(self) -> Confinement:
         """The profile. Its limits are those of the profile; `limits` holds the box's own."""

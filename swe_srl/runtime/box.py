@@ -17,6 +17,7 @@ from typing import Protocol, Self
 
 from swe_srl.errors import SandboxError
 from swe_srl.runtime.base import CommandResult, SandboxConfig
+from swe_srl.runtime.proxy import Proxy
 from swe_srl.runtime.shell import Answer, Shell, Stream, quote
 from swe_srl.runtime.worktree import diff_of
 
@@ -83,12 +84,15 @@ class Box:
         self._config = config
         self._shell: Shell | None = None
         self._service: Shell | None = None
+        self._proxy: Proxy | None = None
         self.base_commit = ""
         """HEAD when the box was opened; empty while there is no repository."""
         self.after_close: Callable[[], None] = lambda: None
         """Called once, when the box is closed."""
         try:
             self._restart_service()
+            if config.allowed_hosts():
+                self._proxy = Proxy(machine.start_bash("/"), config.allowed_hosts())
             self._restart_shell(workdir)
             self._find_base()
         except BaseException:
@@ -180,7 +184,9 @@ class Box:
         for shell in (self._shell, self._service):
             if shell is not None:
                 shell.close()
-        self._shell = self._service = None
+        if self._proxy is not None:
+            self._proxy.close()
+        self._shell = self._service = self._proxy = None
         if machine is not None:
             try:
                 machine.remove()

@@ -30,12 +30,14 @@ class Limits(Config):
 
 
 class Confinement(Config):
-    """A profile. No network, no new privileges and no device but the harmless ones hold for every box."""
+    """A profile. No network of its own, no new privileges and no device but the harmless ones hold for every box."""
 
     capabilities: tuple[str, ...] = ()
     """Linux capabilities that the box keeps, without `CAP_`; all others are dropped."""
     seccomp_deny: tuple[str, ...] = ()
     """System calls that fail with EPERM, beside those that make a new user namespace."""
+    network: tuple[str, ...] = ()
+    """Hosts that a box may reach through a proxy: `example.org` (ports 80 and 443), `*.example.org`, `example.org:8080`."""
     limits: Limits = Limits()
 
 

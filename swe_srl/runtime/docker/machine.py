@@ -19,6 +19,7 @@ from swe_srl.errors import SandboxError
 from swe_srl.runtime.base import SandboxConfig
 from swe_srl.runtime.docker.client import LABEL, NAME_LABEL, OWNER_LABEL, client, engine_errors, remove_container
 from swe_srl.runtime.processes import owner_label
+from swe_srl.runtime.proxy import proxy_variables
 from swe_srl.runtime.shell import BASH
 
 _SEND_TIMEOUT_S = 60.0
@@ -36,7 +37,7 @@ class DockerMachine:
                 image,
                 entrypoint=["sleep", "infinity"],
                 working_dir=workdir,
-                environment=dict(config.environment),
+                environment=config.environment | proxy_variables(config.allowed_hosts()),
                 use_config_proxy=False,  # else the SDK copies proxy settings of the host into the box
                 network_mode="none",
                 cap_drop=["ALL"],

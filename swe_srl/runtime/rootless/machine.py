@@ -35,6 +35,7 @@ from pathlib import Path
 from swe_srl.errors import EngineUnavailable, ImageMissing, SandboxError
 from swe_srl.runtime.base import SandboxConfig
 from swe_srl.runtime.processes import owner_label, start_time
+from swe_srl.runtime.proxy import proxy_variables
 from swe_srl.runtime.rootless.pipes import PipeStream
 from swe_srl.runtime.rootless.seccomp import deny
 from swe_srl.runtime.rootless.store import Image, account, give, locked, num_bytes_in, remove_tree, store
@@ -240,6 +241,7 @@ def _new_folder(name: str, image: Image) -> Path:
 def _arguments(config: SandboxConfig, image: Image, workdir: str, here: str, telling: int, rules: int) -> list[str]:
     """Of bwrap."""
     environment = {"PATH": _DEFAULT_PATH, "HOME": "/root", "HOSTNAME": "box"} | image.environment | config.environment
+    environment |= proxy_variables(config.allowed_hosts())
     return [
         "--unshare-user", "--disable-userns", "--uid", "0", "--gid", "0", "--unshare-pid", "--as-pid-1", "--unshare-net", "--unshare-ipc",
         "--unshare-uts", "--unshare-cgroup-try", "--hostname", "box", "--new-session", "--cap-drop", "ALL",
