@@ -64,7 +64,7 @@ def _base_image() -> Finding:
 
 def _rootless() -> Finding:
     from swe_srl.errors import ApparatusError
-    from swe_srl.runtime.rootless.machine import require_bubblewrap
+    from swe_srl.runtime.rootless.launch import require_bubblewrap
 
     try:
         require_bubblewrap()

@@ -14,7 +14,7 @@ import pytest
 
 from swe_srl.errors import EngineUnavailable
 from swe_srl.runtime import Limits, Sandbox, SandboxConfig, open_sandbox
-from swe_srl.runtime.rootless.machine import require_bubblewrap
+from swe_srl.runtime.rootless.launch import require_bubblewrap
 
 LIMITS = Limits(cpus=1, memory_mib=256, pids=64, disk_mib=200, output_bytes=20_000)
 BACKENDS = [

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from swe_srl.cli import app
 from swe_srl.runtime import SandboxConfig, open_sandbox
-from swe_srl.runtime.rootless.machine import require_bubblewrap
+from swe_srl.runtime.rootless.launch import require_bubblewrap
 from swe_srl.runtime.rootless.store import store
 
 pytestmark = [

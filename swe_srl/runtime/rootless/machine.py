@@ -22,33 +22,21 @@ import itertools
 import json
 import math
 import os
-import select
-import shutil
 import signal
 import subprocess
 import tempfile
 import threading
 import time
-from functools import cache
 from pathlib import Path
 
-from swe_srl.errors import EngineUnavailable, ImageMissing, SandboxError
+from swe_srl.errors import ImageMissing, SandboxError
 from swe_srl.runtime.base import SandboxConfig
 from swe_srl.runtime.processes import owner_label, start_time
-from swe_srl.runtime.proxy import proxy_variables
+from swe_srl.runtime.rootless.launch import PIPES, launch, require_bubblewrap
 from swe_srl.runtime.rootless.pipes import PipeStream
-from swe_srl.runtime.rootless.seccomp import deny
-from swe_srl.runtime.rootless.store import Image, account, give, locked, num_bytes_in, remove_tree, store
+from swe_srl.runtime.rootless.store import Image, give, locked, num_bytes_in, remove_tree, store
 from swe_srl.runtime.shell import BASH, Shell, quote
 
-_START_TIMEOUT_S = 30.0
-_PIPES = "/dev/.pipes"
-"""Where the box's own bash finds the named pipes of a shell that it is to start; nothing stands there afterwards."""
-_SHM = "/dev/shm"  # noqa: S108  # in the box
-_DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-_MIB = 1 << 20
-
-_MOUNT_AND_GO = 'mount -t overlay overlay -o "$1" "$2" && shift 2 && exec bwrap "$@"'
 # The box's own program: it starts the shells. It is process 1, so nothing in the box can kill it, and everything in the box
 # ends with it; it ends when its input does, that is, with the process that holds the box.
 # Limits are set here, in the box's own user namespace, so that processes of other boxes do not count.
@@ -155,37 +143,13 @@ class BubblewrapMachine:
         remove_tree(self.folder)
 
     def _start(self, config: SandboxConfig, image: Image, workdir: str) -> None:
-        owner, here = account(), self.folder.relative_to(store())
-        layers = ":".join(f"layers/{layer}" for layer in reversed(image.layers))
-        overlay = f"userxattr,lowerdir={layers},upperdir={here}/upper,workdir={here}/work"
-        told, telling = os.pipe()
-        with tempfile.TemporaryFile() as words, tempfile.TemporaryFile() as rules:
-            rules.write(deny(config.confinement().seccomp_deny))
-            rules.seek(0)
-            try:
-                self._process = subprocess.Popen(
-                    ["unshare", "--user", "--map-root-user", "--mount", "--propagation", "private", "sh", "-c", _MOUNT_AND_GO, "sh", overlay,
-                     f"{here}/root", *_arguments(config, image, workdir, str(here), telling, rules.fileno())],
-                    cwd=store(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=words, pass_fds=(telling, rules.fileno()),
-                    user=owner, group=owner, extra_groups=None if owner is None else [], start_new_session=True,
-                    env={"PATH": os.environ.get("PATH", os.defpath)},
-                )  # fmt: skip
-            finally:
-                os.close(telling)
-            self._init = _told_pid(told)
-            if not self._init:
-                self._process.wait()
-                words.seek(0)
-                said = words.read().decode("utf-8", "replace").strip() or "nothing was said"
-                raise SandboxError(f"box {self.name} did not start: {said}: {_advice()}")
+        self._process, self._init = launch(config, image, workdir, self.folder)
         (self.folder / "pid").write_text(f"{self._init} {start_time(self._init)}")
         assert self._process.stdout is not None
         os.set_blocking(self._process.stdout.fileno(), False)
         _choose_cpus(self._init, config.limits.cpus)
-        limits = config.limits
-        self._order(
-            _MAIN.format(pids=limits.pids, data_kib=limits.memory_mib * 1024, bash=" ".join(BASH), pipes=_PIPES)
-        )
+        limits, bash = config.limits, " ".join(BASH)
+        self._order(_MAIN.format(pids=limits.pids, data_kib=limits.memory_mib * 1024, bash=bash, pipes=PIPES))
 
     def _order(self, script: str) -> None:
         if self._process is None:
@@ -196,30 +160,6 @@ class BubblewrapMachine:
             self._process.stdin.flush()
         except OSError as error:
             raise SandboxError(f"box {self.name} is gone: it was ended from outside; open another") from error
-
-
-@cache
-def require_bubblewrap() -> None:
-    """Raises EngineUnavailable with what to install, or what to ask the machine's administrator for."""
-    for program in ("bwrap", "unshare", "mount", "tar"):
-        if shutil.which(program) is None:
-            raise EngineUnavailable(
-                f"no `{program}` on this machine: install bubblewrap 0.8 or later, util-linux and tar, or use Docker"
-            )
-    owner = account()
-    tried = subprocess.run(
-        ["unshare", "--user", "--map-root-user", "--mount", "true"],
-        capture_output=True, text=True, check=False, user=owner, group=owner, extra_groups=None if owner is None else [], cwd="/",
-    )  # fmt: skip
-    if tried.returncode != 0:
-        raise EngineUnavailable(f"no user namespace can be made here ({tried.stderr.strip()}): {_advice()}")
-
-
-def _advice() -> str:
-    return (
-        "a box without an engine needs Linux 5.11 or later, user namespaces for users (sysctl user.max_user_namespaces, "
-        "kernel.unprivileged_userns_clone, kernel.apparmor_restrict_unprivileged_userns) and a local disk (SWE_SRL_BOXES)"
-    )
 
 
 def _new_folder(name: str, image: Image) -> Path:
@@ -236,38 +176,6 @@ def _new_folder(name: str, image: Image) -> Path:
         (folder / part).mkdir(mode=0o755)
         give(folder / part)
     return folder
-
-
-def _arguments(config: SandboxConfig, image: Image, workdir: str, here: str, telling: int, rules: int) -> list[str]:
-    """Of bwrap."""
-    environment = {"PATH": _DEFAULT_PATH, "HOME": "/root", "HOSTNAME": "box"} | image.environment | config.environment
-    environment |= proxy_variables(config.allowed_hosts())
-    return [
-        "--unshare-user", "--disable-userns", "--uid", "0", "--gid", "0", "--unshare-pid", "--as-pid-1", "--unshare-net", "--unshare-ipc",
-        "--unshare-uts", "--unshare-cgroup-try", "--hostname", "box", "--new-session", "--cap-drop", "ALL",
-        *itertools.chain.from_iterable(("--cap-add", f"CAP_{name}") for name in config.confinement().capabilities),
-        "--bind", f"{here}/root", "/", "--proc", "/proc", "--dev", "/dev",
-        "--size", str(config.limits.shm_mib * _MIB), "--perms", "1777", "--tmpfs", _SHM,
-        "--bind", f"{here}/pipes", _PIPES, "--dir", workdir, "--chdir", "/", "--clearenv",
-        *itertools.chain.from_iterable(("--setenv", key, value) for key, value in environment.items()),
-        "--info-fd", str(telling), "--seccomp", str(rules), "--", "bash", "--noprofile", "--norc",
-    ]  # fmt: skip
-
-
-def _told_pid(told: int) -> int:
-    """What bwrap says of the box's first process; 0 when it ended before. Closes the descriptor."""
-    text = b""
-    deadline = time.monotonic() + _START_TIMEOUT_S
-    try:
-        while b"}" not in text and time.monotonic() < deadline:
-            if select.select([told], [], [], 0.5)[0]:
-                data = os.read(told, 4096)
-                if not data:
-                    return 0
-                text += data
-    finally:
-        os.close(told)
-    return int(json.loads(text)["child-pid"]) if b"}" in text else 0
 
 
 _turn = itertools.count()
