@@ -18,6 +18,7 @@ from swe_srl.grading.predictions import read_predictions
 from swe_srl.grading.run import grade_all
 from swe_srl.reporting.collect import collect
 from swe_srl.reporting.summarise import summarise
+from swe_srl.runtime import SandboxConfig
 from swe_srl.schema import Prediction, Trajectory
 from swe_srl.store import Run
 from swe_srl.testing import ScriptedPolicy, completion
@@ -77,6 +78,8 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     }  # fmt: skip
     path = folder / "rows.jsonl"
     path.write_text(json.dumps(row) + "\n")
+    (folder / "archives").mkdir()
+    subprocess.run(["docker", "save", "-o", folder / "archives" / "image.tar", IMAGE], check=True)
     yield path
     import docker
 
@@ -85,11 +88,18 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     client.close()
 
 
+@pytest.fixture(params=["docker", "bubblewrap"])
+def sandbox(request: pytest.FixtureRequest, rows: Path) -> SandboxConfig:
+    return SandboxConfig(type=request.param, archives=rows.parent / "archives")
+
+
 def predict(patch: str, model: str) -> Prediction:
     return Prediction(task_id="demo__add-1", model=model, patch=patch, exit_status="submitted")
 
 
-def test_gold_resolves_and_wrong_patches_do_not_each_in_a_box_of_its_own(rows: Path, tmp_path: Path) -> None:
+def test_gold_resolves_and_wrong_patches_do_not_each_in_a_box_of_its_own(
+    rows: Path, sandbox: SandboxConfig, tmp_path: Path
+) -> None:
     endless = GOLD.replace("return a + b", "return sum(iter(int, 1))")
     predictions = [
         predict(GOLD, "gold"),
@@ -99,7 +109,7 @@ def test_gold_resolves_and_wrong_patches_do_not_each_in_a_box_of_its_own(rows: P
         predict(endless, "endless"),
     ]
     run = Run(tmp_path / "run")
-    verdicts = grade_all(predictions, Grader(rows, timeout_s=3), run, source=rows, workers=2)
+    verdicts = grade_all(predictions, Grader(rows, sandbox, timeout_s=3), run, source=rows, workers=2)
     assert {item.model: item.status for item in verdicts} == {
         "gold": "resolved", "empty": "empty_patch", "wrong": "unresolved", "does not apply": "patch_failed", "endless": "timed_out",
     }  # fmt: skip
@@ -127,7 +137,9 @@ def test_swebench_judges_our_log_as_we_do(rows: Path, tmp_path: Path) -> None:
     assert theirs == graded.report
 
 
-def test_a_model_that_acts_well_is_predicted_graded_and_reported(rows: Path, tmp_path: Path) -> None:
+def test_a_model_that_acts_well_is_predicted_graded_and_reported(
+    rows: Path, sandbox: SandboxConfig, tmp_path: Path
+) -> None:
     engineer = ScriptedPolicy(
         [
             completion("cat add.py"),
@@ -137,9 +149,9 @@ def test_a_model_that_acts_well_is_predicted_graded_and_reported(rows: Path, tmp
         ]
     )
     run = Run(tmp_path / "run")
-    predictions = predict_all(load_tasks(rows), engineer, AgentModeConfig(), run)
+    predictions = predict_all(load_tasks(rows), engineer, AgentModeConfig(sandbox=sandbox), run)
     assert [(item.num_turns, item.num_malformed) for item in predictions] == [(4, 1)]
-    grade_all(read_predictions(run.path), Grader(rows, timeout_s=60), run, source=rows)
+    grade_all(read_predictions(run.path), Grader(rows, sandbox, timeout_s=60), run, source=rows)
     (summary,) = summarise(collect([run.path])).runs
     assert (summary.resolved.k, summary.resolved.n, summary.mean_turns) == (1, 1, 4.0)
     (episode,) = run.read("episodes.jsonl", Trajectory)
