@@ -129,3 +129,42 @@ def test_nothing_is_left_behind_by_a_process_that_ends_and_after_kill_9_once_ano
     end("box.close()")
     assert outside[config.type].boxes(host) == 0
     assert subprocess.run(["pgrep", "-f", "sleep 4001$"], check=False).returncode == 1
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [
+        "machine.owner_label",  # the folder is there, and nobody's name in it
+        "launch._told_pid",  # bwrap is about to say which process it started
+        "machine.start_time",  # the box runs, and nobody knows its number
+    ],
+)
+def test_an_owner_killed_while_its_box_starts_leaves_nothing(base_image, archives, outside, moment):
+    """Found by a soak: bwrap died of the broken pipe of an owner that was gone, and its child waited for it for ever."""
+    host = f"host-{uuid.uuid4().hex[:12]}"
+    program = f"""
+    import os, socket
+    socket.gethostname = lambda: {host!r}
+    from swe_srl.runtime import SandboxConfig, open_sandbox
+    from swe_srl.runtime.rootless import launch, machine
+    KILL
+    box = open_sandbox(SandboxConfig(type="bubblewrap", archives={str(archives)!r}), {base_image!r}, name={host!r})
+    box.close()
+    """
+
+    def run(kill: str) -> int:
+        command = textwrap.dedent(program).replace("KILL", kill)
+        return subprocess.run([sys.executable, "-c", command], check=False, capture_output=True).returncode
+
+    if moment == "machine.start_time":  # it is asked once for the folder's name, and again for the box
+        kill = "calls = iter(['1']); machine.start_time = lambda pid: next(calls, None) or os.kill(os.getpid(), 9)"
+    else:
+        kill = f"{moment} = lambda *_: os.kill(os.getpid(), 9)"
+    assert run(kill) == -9
+    deadline = time.monotonic() + 5
+    while subprocess.run(["pgrep", "-f", f"^bwrap.*{host}"], capture_output=True, check=False).returncode == 0:
+        assert time.monotonic() < deadline, "bwrap waits for an owner that is dead"
+        time.sleep(0.05)
+    assert outside["bubblewrap"].boxes(host) == 1
+    assert run("") == 0
+    assert outside["bubblewrap"].boxes(host) == 0

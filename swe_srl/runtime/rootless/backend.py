@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -75,11 +76,7 @@ class RootlessBackend:
 def _reap(doomed: Callable[[str], bool]) -> int:
     num = 0
     for folder in (store.store() / "boxes").iterdir():
-        try:
-            owner = (folder / "owner").read_text()
-        except OSError:  # being made, or being removed
-            continue
-        if not doomed(owner):
+        if not doomed(_owner_of(folder)):
             continue
         with contextlib.suppress(OSError, ValueError):
             pid, _, began = (folder / "pid").read_text().partition(" ")
@@ -88,3 +85,11 @@ def _reap(doomed: Callable[[str], bool]) -> int:
         store.remove_tree(folder)
         num += 1
     return num
+
+
+def _owner_of(folder: Path) -> str:
+    with contextlib.suppress(OSError):
+        if owner := (folder / "owner").read_text():
+            return owner
+    pid, began, _ = folder.name.rpartition("-")[2].split(".")
+    return f"{socket.gethostname()}:{pid}:{began}"

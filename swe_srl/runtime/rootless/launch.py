@@ -44,11 +44,13 @@ def launch(config: SandboxConfig, image: Image, workdir: str, folder: Path) -> t
     with tempfile.TemporaryFile() as words, tempfile.TemporaryFile() as rules:
         rules.write(deny(config.confinement().seccomp_deny))
         rules.seek(0)
-        arguments = _arguments(config, image, workdir, here, telling, rules.fileno())
+        arguments = _arguments(config, image, workdir, here, (told, telling), rules.fileno())
         try:
             process = subprocess.Popen(
                 [*_NAMESPACE, "sh", "-c", _MOUNT_AND_GO, "sh", overlay, f"{here}/root", *arguments],
-                cwd=store(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=words, pass_fds=(telling, rules.fileno()),
+                cwd=store(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=words,
+                # `told` too: bwrap killed by the broken pipe of an owner that died would leave its child waiting for ever.
+                pass_fds=(told, telling, rules.fileno()),
                 start_new_session=True, env={"PATH": os.environ.get("PATH", os.defpath)}, **_as_account(),
             )  # fmt: skip
         finally:
@@ -69,8 +71,11 @@ def _as_account() -> dict[str, Any]:
     return {} if owner is None else {"user": owner, "group": owner, "extra_groups": []}
 
 
-def _arguments(config: SandboxConfig, image: Image, workdir: str, here: str, telling: int, rules: int) -> list[str]:
-    """Of bwrap."""
+def _arguments(
+    config: SandboxConfig, image: Image, workdir: str, here: str, pipe: tuple[int, int], rules: int
+) -> list[str]:
+    """Of bwrap, which writes to the end of `pipe` that we read."""
+    told, telling = pipe
     environment = {"PATH": _DEFAULT_PATH, "HOME": "/root", "HOSTNAME": "box"} | image.environment | config.environment
     environment |= proxy_variables(config.allowed_hosts())
     return [
@@ -81,7 +86,7 @@ def _arguments(config: SandboxConfig, image: Image, workdir: str, here: str, tel
         "--size", str(config.limits.shm_mib * _MIB), "--perms", "1777", "--tmpfs", _SHM,
         "--bind", f"{here}/pipes", PIPES, "--dir", workdir, "--chdir", "/", "--clearenv",
         *itertools.chain.from_iterable(("--setenv", key, value) for key, value in environment.items()),
-        "--info-fd", str(telling), "--seccomp", str(rules), "--", "bash", "--noprofile", "--norc",
+        "--info-fd", str(telling), "--seccomp", str(rules), "--", "bash", "-c", f"exec {told}<&-; exec bash --noprofile --norc",
     ]  # fmt: skip
 
 

@@ -164,7 +164,9 @@ class BubblewrapMachine:
 
 def _new_folder(name: str, image: Image) -> Path:
     clean = "".join(char if char.isalnum() or char in "-_" else "_" for char in name)[:60]
-    folder = Path(tempfile.mkdtemp(prefix=f"{clean or 'box'}-", dir=store() / "boxes"))
+    # The owner stands in the name too: a process may be killed before it has written the file.
+    mine = f"{os.getpid()}.{start_time(os.getpid())}"
+    folder = Path(tempfile.mkdtemp(prefix=f"{clean or 'box'}-{mine}.", dir=store() / "boxes"))
     folder.chmod(0o711)
     (folder / "owner").write_text(owner_label())
     with locked("layers"):
