@@ -35,8 +35,8 @@ class DemoConfig(Config):
     """Steps of the test projects on which agreement with the teacher is measured."""
     agreement: dict[str, int | float]
     """Settings of `swe-srl agree`, as it takes them with --set."""
-    base_samples: int = 1
-    """Answers to each held-out step of the model before training: it writes to its limit of tokens each time."""
+    base_steps: int = 8
+    """Of those, how many the model before training is measured on: it writes to its limit of tokens each time."""
     student: str = "smollm2-135m"
     sft: str
     """Preset of the warm start."""
@@ -108,8 +108,8 @@ def _longer(preset: str, factor: float) -> tuple[str, ...]:
 def _measure(config: DemoConfig, out: Path, tasks: str, models: dict[str, str]) -> Iterator[Stage]:
     runs = []
     for name, model in models.items():
-        settings = config.agreement | ({"num_samples": config.base_samples} if name == "base" else {})
-        agreement = ("--limit", str(config.heldout_steps), *_set(settings))
+        steps = config.base_steps if name == "base" else config.heldout_steps
+        agreement = ("--limit", str(steps), *_set(config.agreement))
         run = str(out / "eval" / name)
         runs.append(run)
         heldout = str(out / "replay-test" / "steps.jsonl")
