@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from swe_srl.errors import SandboxError, StorageError
-from swe_srl.fanout import grouped
+from swe_srl.fanout import fan_out, grouped
 from swe_srl.runtime import shelf as shelf_module
 from swe_srl.runtime.open import BoxRequest
 from swe_srl.runtime.pool import WarmPool
@@ -148,24 +148,17 @@ def test_an_image_that_cannot_be_made_holds_no_place(disk: Disk, tmp_path: Path)
 def test_many_threads_never_exceed_the_cap_and_make_each_image_once_in_its_turn(disk: Disk, tmp_path: Path) -> None:
     shelf = Shelf(disk, 4 * SIZE, tmp_path / "images.json")
     names = grouped([f"image-{number % 12}" for number in range(48)], lambda name: name)
-    threads = []
-    room = threading.Semaphore(2)
-
-    def work(name: str) -> None:
-        with room:
-            use(shelf, disk, name)
-
-    for name in names:
-        threads.append(threading.Thread(target=work, args=(name,)))
-        threads[-1].start()
-    for thread in threads:
-        thread.join()
+    for outcome in fan_out(lambda name: use(shelf, disk, name), names, workers=2):
+        assert outcome.failure is None
     assert disk.most <= 4 * SIZE
     assert sorted(disk.made) == sorted(set(names))
 
 
 def test_items_of_one_kind_follow_each_other_in_the_order_of_their_first() -> None:
     assert grouped(["b1", "a1", "b2", "c1", "a2"], lambda item: item[0]) == ["b1", "b2", "a1", "a2", "c1"]
+
+
+OPENING_S = 0.3
 
 
 class PretendedBox:
@@ -175,7 +168,7 @@ class PretendedBox:
     most: int = 0
 
     def __init__(self, request: BoxRequest) -> None:
-        time.sleep(0.02)
+        time.sleep(OPENING_S)
         if request.name == "broken":
             raise SandboxError("broken")
         self.name = request.name
@@ -195,11 +188,14 @@ def pretended() -> type[PretendedBox]:
 def test_a_box_that_was_expected_is_ready_and_one_that_was_not_is_opened(pretended: type[PretendedBox]) -> None:
     requests = [BoxRequest("i", name=str(number)) for number in range(4)]
     with WarmPool(pretended, requests, num_ahead=2) as pool:
-        time.sleep(0.2)
-        assert pretended.open_now == 2
+        deadline = time.monotonic() + 10
+        while pretended.open_now < 2 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(OPENING_S)
+        assert pretended.open_now == 2, "two ahead, and no more"
         began = time.perf_counter()
         box = pool.take(requests[0])
-        assert time.perf_counter() - began < 0.015
+        assert time.perf_counter() - began < OPENING_S / 2
         assert box.name == "0"
         box.close()
         stranger = pool.take(BoxRequest("other", name="stranger"))
