@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from swe_srl.benchmarks.grading_spec import load_specs
@@ -80,7 +80,7 @@ class Grader:
         """Open boxes ahead for these predictions, which are to be graded in this order, while those before them are graded."""
         wanted = [self._request(self._task(item.task_id), "grade") for item in predictions if item.patch.strip()]
         try:
-            with WarmPool(lambda request: open_box(self._sandbox, request), wanted) as self._pool:
+            with closing(WarmPool(lambda request: open_box(self._sandbox, request), wanted)) as self._pool:
                 yield
         finally:
             self._pool = None

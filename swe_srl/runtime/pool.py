@@ -6,8 +6,6 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from types import TracebackType
-from typing import Self
 
 from swe_srl.runtime.base import Sandbox
 from swe_srl.runtime.open import BoxRequest
@@ -54,14 +52,6 @@ class WarmPool:
         for _, opening in left:
             if not opening.cancelled() and opening.exception() is None:
                 opening.result().close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _refill(self) -> None:
         while self._coming and len(self._ready) < self._num_ahead:

@@ -80,8 +80,12 @@ class Proxy:
         self._servers: dict[int, socket.socket] = {}
         self._lock = threading.Lock()
         self._closed = False
-        stream.send(f"exec python3 -u -c {quote(inspect.getsource(forwarder))} 2>/dev/null\n".encode())
-        self._await_start()
+        try:
+            stream.send(f"exec python3 -u -c {quote(inspect.getsource(forwarder))} 2>/dev/null\n".encode())
+            self._await_start()
+        except SandboxError:
+            stream.close()
+            raise
         self._listener = threading.Thread(target=self._listen, name="box-proxy", daemon=True)
         self._listener.start()
 

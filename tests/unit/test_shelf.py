@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -187,7 +188,7 @@ def pretended() -> type[PretendedBox]:
 
 def test_a_box_that_was_expected_is_ready_and_one_that_was_not_is_opened(pretended: type[PretendedBox]) -> None:
     requests = [BoxRequest("i", name=str(number)) for number in range(4)]
-    with WarmPool(pretended, requests, num_ahead=2) as pool:
+    with closing(WarmPool(pretended, requests, num_ahead=2)) as pool:
         deadline = time.monotonic() + 10
         while pretended.open_now < 2 and time.monotonic() < deadline:
             time.sleep(0.01)
@@ -210,7 +211,7 @@ def test_a_box_that_was_expected_is_ready_and_one_that_was_not_is_opened(pretend
 
 def test_a_box_that_could_not_be_opened_ahead_is_said_to_whom_it_was_for(pretended: type[PretendedBox]) -> None:
     requests = [BoxRequest("i", name=name) for name in ("broken", "fine", "broken")]
-    with WarmPool(pretended, requests, num_ahead=3) as pool:
+    with closing(WarmPool(pretended, requests, num_ahead=3)) as pool:
         with pytest.raises(SandboxError, match="broken"):
             pool.take(requests[0])
         pool.take(requests[1]).close()
@@ -219,6 +220,6 @@ def test_a_box_that_could_not_be_opened_ahead_is_said_to_whom_it_was_for(pretend
 
 def test_equal_requests_get_a_box_each(pretended: type[PretendedBox]) -> None:
     same = [BoxRequest("i", name="same")] * 3
-    with WarmPool(pretended, same, num_ahead=2) as pool:
+    with closing(WarmPool(pretended, same, num_ahead=2)) as pool:
         boxes = {id(pool.take(request)) for request in same}
         assert len(boxes) == pretended.open_now == 3

@@ -108,8 +108,9 @@ def forget_derived(name: str) -> None:
 
 
 def has_derived(name: str) -> bool:
-    """Whether an image that we made has that name."""
-    return (store() / "images" / f"{_file_name(name)}.json").is_file()
+    """Whether an image that we made has that name, and all its layers are there."""
+    path = store() / "images" / f"{_file_name(name)}.json"
+    return path.is_file() and all((store() / "layers" / layer).is_dir() for layer in image_of(name, None).layers)
 
 
 def keep_derived(name: str, image: Image, upper: Path) -> None:
