@@ -44,7 +44,10 @@ class GradingSpec(Record):
     """Bash script that restores the trusted tests, runs them, and brackets their output with SWE-bench's markers."""
     log_parser: str
     """Name in swebench's PARSER_REGISTRY, e.g. `parse_log_pytest`."""
-    eval_type: Literal["pass_and_fail", "fail_only"] = "pass_and_fail"
+    eval_type: Literal["pass_and_fail", "fail_only", "exact"] = "pass_and_fail"
+    """`exact`: every test comes to what `expected` says, and there is no other (R2E-Gym's rule)."""
+    expected: dict[str, str] = Field(default_factory=dict)
+    """For `exact`: test → PASSED, FAILED, …"""
 
 
 class Command(Record):
@@ -194,7 +197,10 @@ class Prediction(Record):
         return hashlib.sha256(self.patch.encode()).hexdigest()[:16]
 
 
-VerdictStatus = Literal["resolved", "unresolved", "empty_patch", "patch_failed", "timed_out", "infra_failure"]
+VerdictStatus = Literal[
+    "resolved", "unresolved", "tampered", "empty_patch", "patch_failed", "timed_out", "infra_failure"
+]
+"""`tampered`: the log resolves, and something else shows that the patch does not."""
 
 
 class Verdict(Record):
@@ -211,6 +217,12 @@ class Verdict(Record):
     num_pass_to_pass: int = 0
     num_pass_to_pass_passed: int = 0
     note: str = ""
+    findings: tuple[str, ...] = ()
+    """What the patch does beyond solving the task, each with its name: what was set back, and what looks like cheating."""
+    num_witnesses: int = Field(1, ge=1)
+    """1: the log alone; 2: the test runner's own record too, read outside the box."""
+    grader: str = ""
+    """The rules and their version; what others have decided is decided anew."""
     duration_s: float = 0.0
 
     @property

@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from swe_srl.benchmarks.harbor import harbor_folders, read_harbor
 from swe_srl.benchmarks.rows import Row, read_rows
 from swe_srl.benchmarks.task_repo import TASK_FILE, TaskRepo, read_file, read_yaml
 from swe_srl.errors import FormatError
@@ -23,9 +24,11 @@ def load_specs(path: str | Path) -> dict[str, GradingSpec]:
     Raises UserError or FormatError.
     """
     path = Path(path)
+    if harbor := harbor_folders(path):
+        return {folder.name: spec_of_row(read_harbor(folder), str(folder)) for folder in harbor}
     if path.is_dir():
         return {folder.name: read_spec(folder) for folder in TaskRepo(path).folders()}
-    return {row["instance_id"]: spec_of_row(row, str(path)) for row in read_rows(path) if not missing_fields(row)}
+    return {row["instance_id"]: spec_of_row(row, str(path)) for row in read_rows(path) if not refusal(row)}
 
 
 def read_spec(folder: Path) -> GradingSpec:
@@ -43,9 +46,13 @@ def read_spec(folder: Path) -> GradingSpec:
     return spec_of_row(row, str(folder))
 
 
-def missing_fields(row: Row) -> list[str]:
-    """The fields that a row lacks to be graded."""
-    return [key for key in (*GRADING_FIELDS, "FAIL_TO_PASS", "PASS_TO_PASS") if row.get(key) is None or row[key] == ""]
+def refusal(row: Row) -> str:
+    """Why a row cannot be graded; empty when it can."""
+    if row.get("unusable"):
+        return str(row["unusable"])
+    needed = GRADING_FIELDS if row.get("expected") else (*GRADING_FIELDS, "FAIL_TO_PASS", "PASS_TO_PASS")
+    missing = [key for key in needed if row.get(key) is None or row[key] == ""]
+    return f"no {', '.join(missing)}" if missing else ""
 
 
 def spec_of_row(row: Row, where: str) -> GradingSpec:
@@ -60,6 +67,7 @@ def spec_of_row(row: Row, where: str) -> GradingSpec:
             eval_script=row.get("eval_script") or "",
             log_parser=row.get("log_parser") or "",
             eval_type=row.get("eval_type") or "pass_and_fail",
+            expected=row.get("expected") or {},
         )
     except (ValidationError, KeyError) as error:
         raise FormatError(f"{where}: {row.get('instance_id')}: not a gradable row: {error}") from error
@@ -96,4 +104,4 @@ def row_of(task: Task, spec: GradingSpec) -> Row:
         "eval_script": spec.eval_script,
         "log_parser": spec.log_parser,
         "eval_type": spec.eval_type,
-    }
+    } | ({"expected": spec.expected} if spec.expected else {})

@@ -1,11 +1,12 @@
-"""A task repository or a file of rows → Tasks: the one way in for every verb that takes TASKS."""
+"""A task repository, Harbor tasks or rows → Tasks: the one way in for every verb that takes TASKS."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from swe_srl.benchmarks.rows import read_rows, task_of_row
+from swe_srl.benchmarks.harbor import harbor_folders, read_harbor
+from swe_srl.benchmarks.rows import HUB_ID, read_rows, task_of_row
 from swe_srl.benchmarks.task_repo import TaskRepo, unknown_task
 from swe_srl.errors import UserError
 from swe_srl.schema import Task
@@ -20,10 +21,17 @@ def load_tasks(path: str | Path, ids: Sequence[str] = ()) -> list[Task]:
     Raises UserError when there is nothing to read, UnknownTask for an id that is not there.
     """
     path = Path(path)
-    if path.is_dir():
+    if harbor := harbor_folders(path):
+        known = {folder.name: task_of_row(read_harbor(folder), str(folder)) for folder in harbor}
+    elif path.is_dir():
         known = TaskRepo(path).tasks
-    elif path.is_file():
-        known = {row["instance_id"]: task_of_row(row, str(path)) for row in read_rows(path)}
+    elif path.is_file() or HUB_ID.fullmatch(str(path)):
+        rows = read_rows(path)
+        known = {row["instance_id"]: task_of_row(row, str(path)) for row in rows if "dockerfile" not in row}
+        if rows and not known:
+            raise UserError(
+                f"{path}: the bugs of these rows stand on branches of their images: make a task repository of them first, with `swe-srl tasks import`"
+            )
     else:
         raise UserError(
             f"no tasks at {path}: give a task repository (`swe-srl tasks make`) or rows as JSONL, JSON or parquet"

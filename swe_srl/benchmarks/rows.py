@@ -1,27 +1,40 @@
-"""SWE-bench rows (classic, v5, SWE-Gym, SWE-rebench) in JSONL, JSON or parquet → dicts and Tasks.
+"""Rows of the field's data sets, in JSONL, JSON, parquet or the Hugging Face hub → SWE-bench v5 rows, and Tasks.
 
-Field names of SWE-bench appear here and in `grading_spec` only.
+Field names of SWE-bench appear here, in `dialects` and in `grading_spec` only.
 """
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
+from swe_srl.benchmarks.dialects import image_of, to_v5
 from swe_srl.errors import FormatError, UserError
 from swe_srl.schema import Task
 from swe_srl.store import read_json, read_jsonl
 
 SUFFIXES = (".jsonl", ".json", ".parquet")
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(:\w+)?")
 Row = dict[str, Any]
 
 
-def read_rows(path: str | Path) -> list[Row]:
-    """The rows of a file. A `.json` may hold a list, a single row, or a dict by instance id. Raises UserError or FormatError."""
-    path = Path(path)
+def read_rows(source: str | Path) -> list[Row]:
+    """The rows of a file, or of a data set on the Hugging Face hub, under the names of SWE-bench v5.
+
+    Args:
+        source: a path, or `owner/name` with an optional `:split` (else `test`, else the only one). A `.json` may hold a
+            list, a single row, or a dict by instance id.
+
+    A row that contradicts its own format has the reason under `unusable`. Raises UserError or FormatError.
+    """
+    path = Path(source)
     if not path.is_file():
-        raise UserError(f"no file {path}: give rows as {', '.join(SUFFIXES)}")
-    if path.suffix == ".jsonl":
+        if not path.exists() and HUB_ID.fullmatch(str(source)):
+            rows = _rows_of_hub(str(source))
+        else:
+            raise UserError(f"no file {path}: give rows as {', '.join(SUFFIXES)}, or the id of a data set, owner/name")
+    elif path.suffix == ".jsonl":
         rows = [row for _, row in read_jsonl(path)]
     elif path.suffix == ".json":
         rows = _rows_of_json(read_json(path), path)
@@ -31,15 +44,38 @@ def read_rows(path: str | Path) -> list[Row]:
         raise UserError(
             f"{path}: rows are read from {', '.join(SUFFIXES)}, not {path.suffix or 'a file without suffix'}"
         )
-    for number, row in enumerate(rows, start=1):
-        if not isinstance(row.get("instance_id"), str) or not row["instance_id"]:
-            raise FormatError(f"{path}, row {number}: no instance_id, so it is not a SWE-bench row")
-    return rows
+    return [_as_v5(row, f"{source}, row {number}") for number, row in enumerate(rows, start=1)]
+
+
+def _as_v5(row: Row, where: str) -> Row:
+    try:
+        found = to_v5(row)
+    except (FormatError, ValueError, KeyError, TypeError, AttributeError) as error:
+        words = f"no {error.args[0]}" if isinstance(error, KeyError) else str(error)
+        found = row | {"unusable": words}
+    if not isinstance(found.get("instance_id"), str) or not found["instance_id"]:
+        raise FormatError(f"{where}: no instance_id, so it is not a SWE-bench row")
+    return found
+
+
+def _rows_of_hub(source: str) -> list[Row]:
+    import datasets
+
+    name, _, split = source.partition(":")
+    try:
+        splits = datasets.get_dataset_split_names(name)
+        wanted = split or ("test" if "test" in splits else splits[0])
+        return [dict(row) for row in datasets.load_dataset(name, split=wanted)]
+    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+        words = (str(error).strip().splitlines() or ["no reason given"])[0]
+        raise UserError(
+            f"data set {source!r} cannot be loaded: {words}: check its name, split and the network (HF_ENDPOINT, HF_TOKEN), or give a file"
+        ) from error
 
 
 def _rows_of_json(value: object, path: Path) -> list[Row]:
     if isinstance(value, dict):
-        value = [value] if "instance_id" in value else list(value.values())
+        value = [value] if {"instance_id", "instance", "docker_image"} & set(value) else list(value.values())
     if not isinstance(value, list) or not all(isinstance(row, dict) for row in value):
         raise FormatError(f"{path}: expected a list of rows")
     return list(value)
@@ -56,19 +92,6 @@ def _rows_of_parquet(path: Path) -> list[Row]:
     return rows
 
 
-def image_of(row: Row) -> str:
-    """The image of a row: `image` (v5), `image_name`, `docker_image`, else the name that SWE-bench derives from the id."""
-    for key in ("image", "image_name", "docker_image"):
-        if row.get(key):
-            return str(row[key])
-    return derived_image(row["instance_id"])
-
-
-def derived_image(task_id: str) -> str:
-    """SWE-bench's own name for the image of a task; image names know no upper case and no double underscore."""
-    return f"swebench/sweb.eval.x86_64.{task_id.lower()}:latest".replace("__", "_1776_")
-
-
 def task_of_row(row: Row, where: str = "row") -> Task:
     """What a student may see of a row. Raises FormatError naming a missing field."""
     for key in ("repo", "base_commit", "problem_statement"):
@@ -81,5 +104,6 @@ def task_of_row(row: Row, where: str = "row") -> Task:
         base_commit=row["base_commit"],
         problem_statement=row["problem_statement"],
         image=image_of(row),
+        workdir=str(row.get("workdir") or "/testbed"),
         image_context=row.get("image_context") or None,
     )

@@ -61,6 +61,7 @@ def read_task(folder: Path) -> Task:
         base_commit=str(meta["base_commit"]),
         problem_statement=read_file(folder / "problem_statement.md"),
         image=str(meta["image"]),
+        workdir=str(meta.get("workdir") or "/testbed"),
         image_context=str(folder) if (folder / "Dockerfile").is_file() else None,
     )
 

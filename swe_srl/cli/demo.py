@@ -35,7 +35,7 @@ class DemoConfig(Config):
     """Steps of the test projects on which agreement with the teacher is measured."""
     agreement: dict[str, int | float]
     """Settings of `swe-srl agree`, as it takes them with --set."""
-    base_steps: int = 6
+    base_steps: int = 4
     """Of those, how many the model before training is measured on: it writes to its limit of tokens each time."""
     student: str = "smollm2-135m"
     sft: str

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -19,9 +19,15 @@ def grade(
     out: Out,
     workers: Annotated[int, typer.Option(min=1, help="Boxes at the same time.")] = 2,
     timeout: Annotated[float, typer.Option(min=1, help="Seconds that the tests of one task may take.")] = 1800.0,
+    rules: Annotated[
+        Literal["strict", "swebench"],
+        typer.Option(
+            help="strict: two witnesses, and tests that a patch changed are set back; swebench: as swebench 5 judges."
+        ),
+    ] = "strict",
     box: Boxes = None,
 ) -> None:
-    """Apply each patch in a fresh box, run the trusted tests, and judge by SWE-bench's rules."""
+    """Apply each patch in a fresh box, run the trusted tests, and judge by SWE-bench's rules and our own."""
     from swe_srl.cli.console import progress, say, table
     from swe_srl.errors import ApparatusError
     from swe_srl.grading.grader import Grader
@@ -32,7 +38,7 @@ def grade(
     from swe_srl.store import Run
 
     found = read_predictions(predictions)
-    grader = Grader(tasks, build(SandboxConfig, apply_overrides({}, box or []), "--box"), timeout)
+    grader = Grader(tasks, build(SandboxConfig, apply_overrides({}, box or []), "--box"), timeout, rules=rules)
     with progress("grading", len(found)) as advance:
         verdicts = grade_all(found, grader, Run(out), source=tasks, workers=workers, progress=advance)
     statuses = [verdict.status for verdict in verdicts]
@@ -41,6 +47,9 @@ def grade(
         ["status", "predictions"],
         [[status, str(statuses.count(status))] for status in dict.fromkeys(sorted(statuses))],
     )
+    for verdict in verdicts:
+        if verdict.status == "tampered":
+            say(f"tampered: {verdict.task_id} ({verdict.model}): {verdict.note}")
     failures = [verdict for verdict in verdicts if verdict.status == "infra_failure"]
     if failures:
         raise ApparatusError(

@@ -70,7 +70,13 @@ def check(
 
 @app.command(name="import")
 def import_(
-    rows: Annotated[Path, typer.Argument(help="SWE-bench v5 rows: JSONL, JSON or parquet.", metavar="ROWS")],
+    rows: Annotated[
+        str,
+        typer.Argument(
+            help="Rows of SWE-bench, SWE-Gym, SWE-smith, SWE-rebench, R2E-Gym (JSONL, JSON, parquet, or a Hugging Face id), or Harbor tasks.",
+            metavar="ROWS",
+        ),
+    ],
     out: Annotated[Path, typer.Option(help="The task repository to write.")],
     split: Annotated[str, typer.Option(help="Split that the tasks are put in.")] = "test",
 ) -> None:
@@ -91,6 +97,21 @@ def rows_(tasks: TasksArgument) -> None:
 
     for line in export_rows(tasks):
         sys.stdout.write(f"{line}\n")
+
+
+@app.command()
+def harbor(
+    tasks: TasksArgument,
+    out: Annotated[Path, typer.Option(help="Folder for the Harbor tasks.")],
+) -> None:
+    """Write the tasks with their answers as Harbor tasks."""
+    from swe_srl.cli.console import say
+    from swe_srl.making.exchange import export_harbor
+
+    written = export_harbor(tasks, out)
+    for task_id, reason in written.skipped.items():
+        say(f"not written: {task_id}: {reason}")
+    say(f"{len(written.task_ids)} of {len(written.task_ids) + len(written.skipped)} tasks written to {out}")
 
 
 @app.command(name="list")

@@ -50,7 +50,7 @@ def grade(
             prediction, spec, "patch_failed", note=note, duration_s=time.monotonic() - start
         )
         return Graded(verdict, instance_log=applied.log)
-    run = run_tests(spec, sandbox, timeout_s=timeout_s)
+    run = run_tests(eval_script(spec), sandbox, timeout_s=timeout_s)
     graded = judge_run(prediction, spec, run, version=version, duration_s=time.monotonic() - start)
     return graded._replace(instance_log=applied.log)
 
@@ -59,14 +59,17 @@ def grade_unpatched(spec: GradingSpec, sandbox: Sandbox, *, timeout_s: float, ve
     """Run the trusted tests on the tree as it stands: what a task check does to see that an empty patch resolves nothing."""
     start = time.monotonic()
     prediction = Prediction(task_id=spec.task_id, model="unpatched", patch="", exit_status="")
-    run = run_tests(spec, sandbox, timeout_s=timeout_s)
+    run = run_tests(eval_script(spec), sandbox, timeout_s=timeout_s)
     return judge_run(prediction, spec, run, version=version, duration_s=time.monotonic() - start)
 
 
-def run_tests(spec: GradingSpec, sandbox: Sandbox, *, timeout_s: float) -> EvalLog:
-    """Run the task's eval script from `/eval.sh`; at the time-out keep what it printed, as swebench does."""
-    sandbox.write_file(EVAL_FILE, eval_script(spec).encode())
-    result = sandbox.run(f"/bin/bash {EVAL_FILE}", timeout_s=timeout_s)
+def run_tests(script: str, sandbox: Sandbox, *, timeout_s: float, environment: str = "") -> EvalLog:
+    """Run an eval script from `/eval.sh`; at the time-out keep what it printed, as swebench does.
+
+    `environment` are assignments in bash, for the script alone.
+    """
+    sandbox.write_file(EVAL_FILE, script.encode())
+    result = sandbox.run(f"{environment} /bin/bash {EVAL_FILE}".lstrip(), timeout_s=timeout_s)
     log = result.output
     if result.num_bytes_dropped:
         log += f"\n[{result.num_bytes_dropped} bytes of output beyond the box's limit are missing]\n"

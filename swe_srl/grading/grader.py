@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
+from importlib import metadata
 from pathlib import Path
+from typing import Literal
 
 from swe_srl.benchmarks.grading_spec import load_specs
 from swe_srl.benchmarks.load import load_tasks
 from swe_srl.errors import FormatError, UnknownTask
 from swe_srl.grading.grade import Graded, grade, grade_unpatched, verdict_without_tests
+from swe_srl.grading.integrity import VERSION, Referee
 from swe_srl.runtime.base import Sandbox, SandboxConfig
 from swe_srl.runtime.open import BoxRequest, open_box
 from swe_srl.runtime.pool import WarmPool
 from swe_srl.schema import Prediction, Task
 
+Rules = Literal["strict", "swebench"]
+
 OUTPUT_BYTES = 50_000_000
 """Of one log. A verdict needs all of it: the results of the tests stand at its end."""
+
+
+def grader_version(rules: Rules) -> str:
+    """`strict-1 swebench-5.0.2`: our checks, and the parsers and rules below them."""
+    below = f"swebench-{metadata.version('swebench')}"
+    return f"strict-{VERSION} {below}" if rules == "strict" else below
 
 
 def grading_sandbox(config: SandboxConfig) -> SandboxConfig:
@@ -35,6 +47,7 @@ class Grader:
         timeout_s: float = 1800.0,
         *,
         ids: Sequence[str] = (),
+        rules: Rules = "strict",
     ) -> None:
         """Load the tasks and answers of a task repo or a file of rows. Raises UserError when they cannot be read.
 
@@ -43,6 +56,7 @@ class Grader:
             sandbox: how boxes are made; limits on output and the environment are set as grading needs them.
             timeout_s: of one run of the tests.
             ids: only these tasks; all where empty.
+            rules: `strict`: two witnesses and tests set back, see integrity.py; `swebench`: as swebench 5 judges, to the letter.
         """
         self._specs = load_specs(source)
         self.tasks: dict[str, Task] = {
@@ -56,6 +70,14 @@ class Grader:
         self._timeout_s = timeout_s
         self._source = source
         self._pool: WarmPool | None = None
+        self._rules = rules
+        self._referees: dict[str, Referee] = {}
+        self._lock = threading.Lock()
+
+    @property
+    def version(self) -> str:
+        """What is written into each verdict."""
+        return grader_version(self._rules)
 
     def grade(self, prediction: Prediction) -> Graded:
         """Grade one prediction in a fresh box.
@@ -66,8 +88,10 @@ class Grader:
         spec = self._specs[task.task_id]
         if not prediction.patch.strip():  # no box for what is not run
             return Graded(verdict_without_tests(prediction, spec, "empty_patch"))
-        with self._open(task, "grade") as box:
-            return grade(prediction, spec, box, timeout_s=self._timeout_s, version=task.version)
+        if self._rules == "swebench":
+            with self._open(task, "grade") as box:
+                return grade(prediction, spec, box, timeout_s=self._timeout_s, version=task.version)
+        return self._referee(task).grade(prediction)
 
     def grade_unpatched(self, task_id: str) -> Graded:
         """Run the trusted tests on a task's untouched tree. Raises as `grade` does."""
@@ -84,6 +108,16 @@ class Grader:
                 yield
         finally:
             self._pool = None
+
+    def _referee(self, task: Task) -> Referee:
+        """One for all predictions of a task: what it finds out about the task is found out once."""
+        with self._lock:
+            if task.task_id not in self._referees:
+                spec = self._specs[task.task_id]
+                self._referees[task.task_id] = Referee(
+                    task, spec, lambda: self._open(task, "grade"), timeout_s=self._timeout_s
+                )
+            return self._referees[task.task_id]
 
     def _open(self, task: Task, purpose: str) -> Sandbox:
         request = self._request(task, purpose)

@@ -20,9 +20,6 @@ from swe_srl.grading.grade import Graded
 from swe_srl.schema import Prediction, Verdict
 from swe_srl.store import Run, write_json, write_text
 
-COMPLETED = ("resolved", "unresolved")
-"""Statuses for which SWE-bench writes a report.json; it counts all others, but the empty patch, as errors."""
-
 
 def model_folder(model: str) -> str:
     """A model's name as SWE-bench writes it in paths."""
@@ -94,19 +91,20 @@ def run_report(run: Run, model: str, verdicts: Mapping[str, Verdict], task_ids: 
     from swebench.harness.infra_failure import TIER_ENVIRONMENT, classify_logs
 
     resolved = {id_ for id_, verdict in verdicts.items() if verdict.status == "resolved"}
-    unresolved = {id_ for id_, verdict in verdicts.items() if verdict.status == "unresolved"}
+    unresolved = {id_ for id_, verdict in verdicts.items() if verdict.status in ("unresolved", "tampered")}
     empty = {id_ for id_, verdict in verdicts.items() if verdict.status == "empty_patch"}
     errors = set(verdicts) - resolved - unresolved - empty
     reasons: dict[str, str] = {}
     infra = {id_ for id_, verdict in verdicts.items() if verdict.status == "infra_failure"}
-    for id_ in infra:
-        reasons[id_] = verdicts[id_].note
+    for id_, verdict in verdicts.items():
+        if verdict.status in ("infra_failure", "tampered"):
+            reasons[id_] = verdict.note
     ambiguous: set[str] = set()
     for id_ in (unresolved | errors) - infra:
         folder = instance_folder(run, model, id_)
         found = classify_logs(folder / "test_output.txt", folder / "run_instance.log")
         if found:
-            reasons[id_] = found[0]
+            reasons.setdefault(id_, found[0])
             (infra if found[1] == TIER_ENVIRONMENT else ambiguous).add(id_)
     ids = {
         "completed": resolved | unresolved,

@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from swe_srl.benchmarks.dialects import trimmed_test
 from swe_srl.errors import ConfigError
 from swe_srl.schema import GradingSpec
 
@@ -56,7 +57,24 @@ def judge(log: str, spec: GradingSpec, *, version: str = "", whole_log: bool = F
         path.write_bytes(log.encode("utf-8", "replace"))
         report = get_eval_report(_test_spec(spec, version), prediction, str(path), include_tests_status=True)
     content: EvalReport = report[spec.task_id]
-    return content
+    return (
+        _compared(content, log, spec, version) if spec.eval_type == "exact" and "tests_status" in content else content
+    )
+
+
+def _compared(content: EvalReport, log: str, spec: GradingSpec, version: str) -> EvalReport:
+    """R2E-Gym's rule: resolved if and only if every test, and no other, came to what it is expected to come to."""
+    from swebench.harness.log_parsers import PARSER_REGISTRY
+
+    inside = log.split(START_TEST_OUTPUT)[1].split(END_TEST_OUTPUT, maxsplit=1)[0]
+    parsed = PARSER_REGISTRY[spec.log_parser](inside, _test_spec(spec, version))
+    found = {trimmed_test(test): str(status) for test, status in parsed.items()}
+    same = sorted(test for test, status in spec.expected.items() if found.get(test) == status)
+    other = sorted((set(spec.expected) | set(found)) - set(same))
+    return content | {
+        "resolved": not other,
+        "tests_status": content["tests_status"] | {"PASS_TO_PASS": {"success": same, "failure": other}},
+    }
 
 
 def infra_signature(log: str) -> str:
@@ -82,7 +100,7 @@ def _test_spec(spec: GradingSpec, version: str) -> TestSpec:
             "FAIL_TO_PASS": list(spec.fail_to_pass),
             "PASS_TO_PASS": list(spec.pass_to_pass),
             "log_parser": spec.log_parser,
-            "eval_type": spec.eval_type,
+            "eval_type": "pass_and_fail" if spec.eval_type == "exact" else spec.eval_type,
             "eval_script": spec.eval_script,
         }
     )

@@ -23,6 +23,10 @@ class Grades(Protocol):
 
     tasks: dict[str, Task]
 
+    @property
+    def version(self) -> str:
+        """Of the rules; a verdict by others is made anew."""
+
     def grade(self, prediction: Prediction) -> Graded:
         """Grade one prediction."""
 
@@ -74,13 +78,15 @@ def grade_all(
         )
         write_metadata(run, source)
         before = {
-            key_of(verdict): verdict for verdict in run.read(VERDICTS, Verdict) if verdict.status != "infra_failure"
+            key_of(verdict): verdict
+            for verdict in run.read(VERDICTS, Verdict)
+            if verdict.status != "infra_failure" and verdict.grader == grader.version
         }
         in_force = current_verdicts(run)
         done = 0
         with run.append(VERDICTS, Verdict) as verdicts:
             for graded, prediction in _graded(predictions, grader, before, workers):
-                verdict = graded.verdict
+                verdict = graded.verdict.model_copy(update={"grader": grader.version})
                 place = (verdict.task_id, verdict.model)
                 if in_force.get(place) != verdict:
                     # an old patch that came back has its old verdict written again: the last line is the one in force

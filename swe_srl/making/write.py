@@ -10,7 +10,7 @@ from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Any
 
-from swe_srl.benchmarks.rows import derived_image
+from swe_srl.benchmarks.dialects import derived_image
 from swe_srl.benchmarks.task_repo import read_yaml
 from swe_srl.errors import FormatError
 from swe_srl.making.images import WORKDIR, ProjectImage

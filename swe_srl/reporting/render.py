@@ -8,7 +8,7 @@ from swe_srl.schema import Mean, Proportion, Report, RunSummary
 from swe_srl.store import write_json, write_text
 
 COUNTS = (
-    "tasks", "submitted", "graded", "not_graded", "resolved", "unresolved", "empty_patch", "patch_failed", "timed_out", "infra_failure",
+    "tasks", "submitted", "graded", "not_graded", "resolved", "unresolved", "tampered", "empty_patch", "patch_failed", "timed_out", "infra_failure",
 )  # fmt: skip
 
 MEASURES = {

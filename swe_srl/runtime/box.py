@@ -18,6 +18,7 @@ from typing import Protocol, Self
 from swe_srl.errors import SandboxError
 from swe_srl.runtime.base import CommandResult, SandboxConfig
 from swe_srl.runtime.proxy import Proxy
+from swe_srl.runtime.recorder import Recorder
 from swe_srl.runtime.shell import Answer, Shell, Stream, quote
 from swe_srl.runtime.worktree import diff_of
 
@@ -177,6 +178,12 @@ class Box:
                 f"box {self.name} did not answer within {SERVICE_TIMEOUT_S:.0f} s: its disk or memory may be exhausted; open another"
             )
         return answer
+
+    def record(self, pipe: str) -> Recorder:
+        """Make a named pipe at the absolute path `pipe`, and keep what is written to it outside of the box."""
+        if self.machine is None:
+            raise SandboxError(f"box {self.name} is closed: open another")
+        return Recorder(self.machine.start_bash("/"), pipe, self.serve)
 
     def close(self) -> None:
         """Remove the machine; once is enough, twice is harmless."""

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from swe_srl.benchmarks.dialects import derived_image, image_of
 from swe_srl.benchmarks.grading_spec import load_specs, row_of
 from swe_srl.benchmarks.load import load_tasks
-from swe_srl.benchmarks.rows import derived_image, image_of, read_rows
+from swe_srl.benchmarks.rows import read_rows
 from swe_srl.benchmarks.task_repo import TaskRepo
 from swe_srl.errors import FormatError, UnknownTask, UserError
 from swe_srl.making.exchange import export_rows, import_rows

@@ -195,6 +195,8 @@ def test_an_unknown_parser_is_named() -> None:
 class FakeGrader:
     """Says of every patch what its text says."""
 
+    version = "strict-1"
+
     def __init__(self, *ids: str) -> None:
         self.tasks = {
             task_id: Task(task_id=task_id, repo="r", base_commit="c", problem_statement="", image="i")
@@ -235,6 +237,17 @@ def test_a_second_start_grades_nothing_again_and_a_changed_patch_does(tmp_path: 
     changed = grade_all([predict("unresolved", "a"), predict("unresolved", "b")], grader, run, source="t")
     assert [item.status for item in changed] == ["unresolved", "unresolved"]
     assert len(grader.graded) == 3
+
+
+def test_what_other_rules_have_decided_is_decided_anew(tmp_path: Path) -> None:
+    grader, run = FakeGrader("a"), Run(tmp_path)
+    grade_all([predict("resolved", "a")], grader, run, source="t")
+    grader.version = "strict-2"
+    (again,) = grade_all([predict("resolved", "a")], grader, run, source="t")
+    assert grader.graded == ["a resolved", "a resolved"]
+    assert again.grader == "strict-2"
+    grade_all([predict("resolved", "a")], grader, run, source="t")
+    assert len(grader.graded) == 2
 
 
 def test_a_patch_that_comes_back_has_its_old_verdict_in_force(tmp_path: Path) -> None:
