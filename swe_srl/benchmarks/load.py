@@ -12,12 +12,14 @@ from swe_srl.errors import UserError
 from swe_srl.schema import Task
 
 FLAKY_FILE = "flaky.txt"
+EXCLUDED_FILE = "excluded.txt"
 
 
 def load_tasks(path: str | Path, ids: Sequence[str] = ()) -> list[Task]:
     """The tasks of `path` in the order of their ids; with `ids`, those and in that order.
 
-    Without `ids`, tasks that `swe-srl tasks check` listed in `flaky.txt` are left out: nobody uses them.
+    Without `ids`, tasks are left out that `swe-srl tasks check` listed in `flaky.txt` or `swe-srl tasks decontaminate` in
+    `excluded.txt`: nobody uses them.
     Raises UserError when there is nothing to read, UnknownTask for an id that is not there.
     """
     path = Path(path)
@@ -41,11 +43,25 @@ def load_tasks(path: str | Path, ids: Sequence[str] = ()) -> list[Task]:
             if task_id not in known:
                 raise unknown_task(task_id, known, str(path))
         return [known[task_id] for task_id in ids]
-    flaky = flaky_ids(path)
-    return [task for task_id, task in sorted(known.items()) if task_id not in flaky]
+    unused = excluded(path)
+    return [task for task_id, task in sorted(known.items()) if task_id not in unused]
 
 
 def flaky_ids(path: Path) -> set[str]:
     """The tasks that a check found not to agree with themselves."""
-    listed = path / FLAKY_FILE
-    return {line.split()[0] for line in listed.read_text().splitlines() if line.strip()} if listed.is_file() else set()
+    return set(_listed(path / FLAKY_FILE))
+
+
+def excluded(path: str | Path) -> dict[str, str]:
+    """Tasks that nobody uses, with the reason: flaky ones, and those that are too like an evaluation set."""
+    path = Path(path)
+    flaky = dict.fromkeys(_listed(path / FLAKY_FILE), "listed as flaky")
+    return {
+        task_id: reason or "listed as excluded" for task_id, reason in _listed(path / EXCLUDED_FILE).items()
+    } | flaky
+
+
+def _listed(path: Path) -> dict[str, str]:
+    """Id → the rest of its line."""
+    lines = path.read_text().splitlines() if path.is_file() else []
+    return {line.split()[0]: line.partition(" ")[2].strip() for line in lines if line.strip()}

@@ -28,6 +28,7 @@ def grade(
     box: Boxes = None,
 ) -> None:
     """Apply each patch in a fresh box, run the trusted tests, and judge by SWE-bench's rules and our own."""
+    from swe_srl.benchmarks.load import excluded
     from swe_srl.cli.console import progress, say, table
     from swe_srl.errors import ApparatusError
     from swe_srl.grading.grader import Grader
@@ -37,7 +38,12 @@ def grade(
     from swe_srl.settings import apply_overrides, build
     from swe_srl.store import Run
 
+    unused = excluded(tasks)
     found = read_predictions(predictions)
+    left_out = [item for item in found if item.task_id in unused]
+    found = [item for item in found if item.task_id not in unused]
+    for item in left_out:
+        say(f"not graded: {item.task_id}: {unused[item.task_id]}")
     grader = Grader(tasks, build(SandboxConfig, apply_overrides({}, box or []), "--box"), timeout, rules=rules)
     with progress("grading", len(found)) as advance:
         verdicts = grade_all(found, grader, Run(out), source=tasks, workers=workers, progress=advance)

@@ -28,6 +28,9 @@ def regrade(
         ["status", "logs"],
         [[status, str(statuses.count(status))] for status in dict.fromkeys(sorted(statuses))],
     )
+    for item in found:
+        for difference in item.differences:
+            say(f"{item.folder.name}: {difference}")
     stored = [item for item in found if item.stored is not None]
     say(
         f"{sum(item.agrees for item in stored)} of {len(stored)} stored verdicts agree with ours; details in {out}/regrade.json"

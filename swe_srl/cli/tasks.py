@@ -18,24 +18,61 @@ WorkersOption = Annotated[int, typer.Option(min=1, help="Boxes at a time.")]
 
 @app.command()
 def make(
-    recipes: Annotated[
+    targets: Annotated[
         list[str],
-        typer.Argument(help="Recipes: names of bundled ones (see `tasks recipes`) or TOML files.", metavar="RECIPE..."),
+        typer.Argument(
+            help="Names of bundled recipes (see `tasks recipes`), TOML files, or projects: a git repository (path or URL), a folder, a source distribution.",
+            metavar="RECIPE|PROJECT...",
+        ),
     ],
     out: Annotated[Path, typer.Option(help="The task repository to make, or to go on with.")],
-    num: Annotated[int | None, typer.Option(min=1, help="Tasks of each recipe, in place of its own number.")] = None,
+    num: Annotated[
+        int | None, typer.Option(min=1, help="Tasks of each, in place of a recipe's own number or 10.")
+    ] = None,
     workers: WorkersOption = 2,
+    mine: Annotated[
+        bool, typer.Option(help="Of a git repository: commits that change tests and code, in place of planted bugs.")
+    ] = False,
+    revision: Annotated[str, typer.Option(help="Of a git repository: a commit, branch or tag.")] = "HEAD",
+    needs: Annotated[
+        list[str] | None,
+        typer.Option("--with", help="A requirement of a project's tests that it does not state; may be given again."),
+    ] = None,
+    tests: Annotated[
+        list[str] | None, typer.Option(help="A folder or file of tests, where they are not found; may be given again.")
+    ] = None,
 ) -> None:
-    """Plant bugs in real projects and keep those that their own tests show."""
+    """Plant bugs in real projects, or mine their commits, and keep those that their own tests show."""
     from swe_srl.cli.console import progress, say
+    from swe_srl.making.auto import recipe_for
     from swe_srl.making.make import make_tasks
+    from swe_srl.making.mine import mine_tasks
     from swe_srl.making.recipe import load_recipe
+    from swe_srl.making.source import is_source
 
-    for name in recipes:
-        recipe = load_recipe(name)
-        with progress(f"planting bugs in {recipe.package}", num or recipe.num_tasks) as advance:
-            made = make_tasks([recipe], out, num=num, workers=workers, progress=advance)
-        say(f"{recipe.package}: {len(made[0].task_ids)} tasks of {made[0].num_tried} mutations tried")
+    for target in targets:
+        if is_source(target) and not target.endswith(".toml"):
+            say(f"looking at {target}: its tests, and what they need")
+            recipe = recipe_for(
+                target, out, num_tasks=num or 10, revision=revision, needs=needs or (), tests=tests or ()
+            )
+            say(
+                f"{recipe.package}: {len(recipe.deselect)} tests do not pass and are not used; the recipe is in {out}/recipes"
+            )
+        else:
+            recipe = load_recipe(target)
+        with progress(
+            f"{'mining' if mine else 'planting bugs in'} {recipe.package}", num or recipe.num_tasks
+        ) as advance:
+            if mine:
+                made = mine_tasks(recipe, out, num=num or recipe.num_tasks, workers=workers, progress=advance)
+            else:
+                made = make_tasks([recipe], out, num=num, workers=workers, progress=advance)[0]
+        say(
+            f"{recipe.package}: {len(made.task_ids)} tasks of {made.num_tried} {'commits' if mine else 'mutations'} tried"
+        )
+        for reason, number in sorted(made.refused.items(), key=lambda item: -item[1]):
+            say(f"  {number} not: {reason}")
     say(f"next: swe-srl tasks check {out}")
 
 
@@ -97,6 +134,29 @@ def rows_(tasks: TasksArgument) -> None:
 
     for line in export_rows(tasks):
         sys.stdout.write(f"{line}\n")
+
+
+@app.command()
+def decontaminate(
+    tasks: TasksArgument,
+    against: Annotated[
+        list[str],
+        typer.Option(
+            help="Tasks that are evaluated on: a task repository, rows, or a Hugging Face id; may be given again."
+        ),
+    ],
+    same_repository: Annotated[
+        bool, typer.Option(help="Also leave out all tasks of a repository that is evaluated on.")
+    ] = True,
+) -> None:
+    """Leave out the tasks that are too like an evaluation set: its repositories, its instances, its solutions."""
+    from swe_srl.cli.console import say
+    from swe_srl.making.decontaminate import decontaminate as leave_out
+
+    found = leave_out(tasks, against, by_repository=same_repository)
+    for task_id, reason in found.items():
+        say(f"left out: {task_id}: {reason}")
+    say(f"{len(found)} tasks are listed in {tasks / 'excluded.txt'}, used by nobody")
 
 
 @app.command()

@@ -32,7 +32,7 @@ def train(
     import json
     import sys
 
-    from swe_srl.benchmarks.load import load_tasks
+    from swe_srl.benchmarks.load import excluded, load_tasks
     from swe_srl.cli.console import progress, say
     from swe_srl.errors import ConfigError
     from swe_srl.settings import apply_overrides, build, read_toml
@@ -48,7 +48,8 @@ def train(
         raise ConfigError("no steps to train on: give --steps FILE (what `swe-srl replay` wrote)")
     if not settings.tasks:
         raise ConfigError("no tasks: give --tasks with the task repository that the steps were made on")
-    data = choose(load_examples(settings.steps, load_tasks(settings.tasks), settings.fidelity), settings.difficulty)
+    found = load_examples(settings.steps, load_tasks(settings.tasks), settings.fidelity, excluded(settings.tasks))
+    data = choose(found, settings.difficulty)
     total = settings.num_updates(len(data.examples))
     say(_plan(settings.algorithm.type, len(data.examples), data.num_steps, data.left_out, total))
     if dry_run:

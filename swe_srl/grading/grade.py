@@ -6,7 +6,7 @@ import time
 from typing import Any, NamedTuple
 
 from swe_srl.grading.patches import apply_patch
-from swe_srl.grading.rules import eval_script, infra_signature, judge
+from swe_srl.grading.rules import eval_script, infra_signature, judge, reason_without_tests
 from swe_srl.runtime.base import Sandbox
 from swe_srl.schema import GradingSpec, Prediction, Verdict, VerdictStatus
 
@@ -97,8 +97,9 @@ def judge_run(
     tests = content.get("tests_status")
     report = {spec.task_id: content}
     if tests is None:
-        reason = infra_signature(run.log)
-        note = "no test results in the log" + (f" (swebench's guess: {reason})" if reason else "")
+        reason = reason_without_tests(run.log, spec, version=version, whole_log=whole_log)
+        guess = infra_signature(run.log)
+        note = f"no test results: {reason}" + (f" (swebench's guess: {guess})" if guess else "")
         return Graded(
             verdict_without_tests(prediction, spec, "unresolved", note=note, duration_s=duration_s), run.log, report
         )

@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from swe_srl.benchmarks.grading_spec import load_specs
 from swe_srl.benchmarks.load import load_tasks
 from swe_srl.errors import FormatError, UnknownTask, UserError
-from swe_srl.grading.grade import EvalLog, judge_run, verdict_without_tests
+from swe_srl.grading.grade import EvalLog, Graded, judge_run, verdict_without_tests
 from swe_srl.grading.papers import write_run_reports
-from swe_srl.grading.rules import PATCH_APPLY_FAILED
+from swe_srl.grading.rules import PATCH_APPLY_FAILED, EvalReport
 from swe_srl.grading.run import SETTINGS, VERDICTS, key_of
 from swe_srl.schema import GradingSpec, Prediction, Task, Verdict
 from swe_srl.store import Run, write_json
@@ -31,6 +31,8 @@ class Regraded(NamedTuple):
     verdict: Verdict
     stored: bool | None
     """`resolved` of the stored report.json; None where there is none."""
+    differences: tuple[str, ...] = ()
+    """Where its `tests_status` is not ours, and why."""
 
     @property
     def agrees(self) -> bool:
@@ -85,15 +87,52 @@ def regrade_folder(folder: Path, spec: GradingSpec, task: Task) -> Regraded:
     patch = _text(folder / "patch.diff")
     prediction = Prediction(task_id=spec.task_id, model=folder.parent.name, patch=patch, exit_status="")
     log_path = folder / "test_output.txt"
+    stored = _stored_report(folder / "report.json", spec.task_id)
+    differences: tuple[str, ...] = ()
     if log_path.is_file():
         log = _text(log_path)
         run = EvalLog(log, timed_out=bool(_TIMED_OUT.search(log)))
-        verdict = judge_run(prediction, spec, run, version=task.version, whole_log=True).verdict
+        graded = judge_run(prediction, spec, run, version=task.version, whole_log=True)
+        verdict = graded.verdict
+        differences = tuple(_differences(stored, graded))
     elif PATCH_APPLY_FAILED in _text(folder / "run_instance.log"):
         verdict = verdict_without_tests(prediction, spec, "patch_failed", note="the stored log says so")
     else:
         verdict = verdict_without_tests(prediction, spec, "infra_failure", note="no test log was stored")
-    return Regraded(folder, verdict, _stored_resolved(folder / "report.json", spec.task_id))
+    return Regraded(folder, verdict, None if stored is None else bool(stored["resolved"]), differences)
+
+
+def _differences(stored: EvalReport | None, graded: Graded) -> Iterator[str]:
+    """Each place where a stored `tests_status` is not that of `graded`, with the reason."""
+    theirs = (stored or {}).get("tests_status")
+    if theirs is None:
+        return
+    report: EvalReport = next(iter(graded.report.values()), {})
+    ours = report.get("tests_status")
+    if ours is None:
+        num = sum(len(tests) for kind in theirs.values() for tests in kind.values())
+        yield f"all {num} tests: ours has none: {graded.verdict.note or 'the run timed out'}"
+        return
+    for kind in ("FAIL_TO_PASS", "PASS_TO_PASS"):
+        before, after = _places(theirs.get(kind, {})), _places(ours.get(kind, {}))
+        for test in sorted(set(before) | set(after)):
+            if before.get(test) != after.get(test):
+                reason = _reason(test, before.get(test), after.get(test))
+                yield f"{kind} {test}: {before.get(test, 'in no list')}, now {after.get(test, 'in no list')}: {reason}"
+
+
+def _places(lists: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    return {test: place for place, tests in lists.items() for test in tests}
+
+
+def _reason(test: str, before: str | None, after: str | None) -> str:
+    if test.count("[") > test.count("]"):
+        return "its id is cut off; swebench 5 looks for one that begins like it"
+    if before is None:
+        return "it was skipped; swebench 4 put such a test in no list"
+    if after is None:
+        return "the tasks given do not expect it"
+    return "the parser reads its line in another way"
 
 
 def _write_summary(run: Run, source: str | Path, ids: Sequence[str], found: Sequence[Regraded]) -> None:
@@ -122,22 +161,25 @@ def _write_summary(run: Run, source: str | Path, ids: Sequence[str], found: Sequ
                 for item in stored
                 if not item.agrees
             ],
+            "tests_status_differs": {str(item.folder): list(item.differences) for item in found if item.differences},
         },
     )
     write_run_reports(run, [item.verdict for item in found], ids)
 
 
-def _stored_resolved(path: Path, task_id: str) -> bool | None:
-    """`resolved` in SWE-bench's report.json, or in SWE-smith's, which is flat."""
+def _stored_report(path: Path, task_id: str) -> EvalReport | None:
+    """What SWE-bench's report.json says of the task, or SWE-smith's, which is flat; None where there is none."""
     if not path.is_file():
         return None
     try:
         report = json.loads(_text(path))
-        return bool(report.get(task_id, report)["resolved"])
+        found: EvalReport = report.get(task_id, report)
+        bool(found["resolved"])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise FormatError(
             f"{path}: not a SWE-bench report.json with `resolved` for {task_id}: mend or remove it"
         ) from error
+    return found
 
 
 def _text(path: Path) -> str:

@@ -77,6 +77,23 @@ def _compared(content: EvalReport, log: str, spec: GradingSpec, version: str) ->
     }
 
 
+def reason_without_tests(log: str, spec: GradingSpec, *, version: str = "", whole_log: bool = False) -> str:
+    """Why `judge` finds no test results in `log`: the first of swebench 5's reasons that holds (`get_logs_eval`)."""
+    from swebench.harness.constants import APPLY_PATCH_FAIL, RESET_FAILED, TESTS_ERROR, TESTS_TIMEOUT
+    from swebench.harness.grading import SUITE_RAN, parse_test_exit_code
+    from swebench.harness.log_parsers import PARSER_REGISTRY
+
+    for sign in (APPLY_PATCH_FAIL, RESET_FAILED, TESTS_ERROR, TESTS_TIMEOUT):
+        if sign in log:
+            return f"the log holds {sign!r}"
+    if not whole_log and not (START_TEST_OUTPUT in log and END_TEST_OUTPUT in log):
+        return "the log has no markers around the tests' output"
+    if not PARSER_REGISTRY[spec.log_parser](log, _test_spec(spec, version)) and not SUITE_RAN.search(log):
+        return f"{spec.log_parser} finds no result in the log, and there is no sign that the suite ran (swebench 4 counted every test as failed)"
+    code = parse_test_exit_code(log)
+    return f"exit code {code} without a failed test" if code else ""
+
+
 def infra_signature(log: str) -> str:
     """The name swebench gives to what may be wrong with the environment, e.g. `out_of_memory`; empty when it sees nothing.
 

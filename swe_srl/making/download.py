@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import platform
 import subprocess
 import sys
 import tempfile
@@ -15,17 +16,35 @@ from swe_srl.making.recipe import Recipe, Wheel
 TIMEOUT_S = 600
 BOX_PYTHON = "3.11"
 """Version of Python in the base image; wheels are chosen for it, whatever runs swe-srl."""
+_GLIBC = ("manylinux_2_34", "manylinux_2_28", "manylinux_2_17", "manylinux2014", "manylinux1")
+WHEEL_OPTIONS = (
+    "--only-binary=:all:", f"--python-version={BOX_PYTHON}", "--implementation=cp", "--platform=any",
+    *(f"--platform={glibc}_{platform.machine()}" for glibc in _GLIBC),
+)  # fmt: skip
+"""What pip is told so that wheels fit the boxes."""
 
 
 def fetch_sdist(recipe: Recipe) -> Path:
-    """The source distribution of a recipe. Raises ConfigError on another digest, ApparatusError when it cannot be fetched."""
+    """The archive of a recipe's project. Raises ConfigError on another digest, ApparatusError when it cannot be fetched."""
+    if recipe.source:
+        return _from_source(recipe)
     return _fetch("sdists", recipe.package, recipe.version, recipe.sha256, ("--no-binary=:all:",))
+
+
+def _from_source(recipe: Recipe) -> Path:
+    from swe_srl.making.source import open_source
+
+    archive = open_source(recipe.source, revision=recipe.revision or "HEAD").archive
+    if _digest(archive) != recipe.sha256:
+        raise ConfigError(
+            f"recipe {recipe.package}: {recipe.source} is not what it was (sha256 {recipe.sha256[:12]}…): make the recipe again"
+        )
+    return archive
 
 
 def fetch_wheel(wheel: Wheel) -> Path:
     """A wheel that the project's tests need. Raises as `fetch_sdist` does."""
-    options = ("--only-binary=:all:", f"--python-version={BOX_PYTHON}", "--implementation=cp", "--platform=any")
-    return _fetch("wheels", wheel.package, wheel.version, wheel.sha256, options)
+    return _fetch("wheels", wheel.package, wheel.version, wheel.sha256, WHEEL_OPTIONS)
 
 
 def _fetch(cache: str, package: str, version: str, sha256: str, options: tuple[str, ...]) -> Path:

@@ -36,8 +36,8 @@ WORKDIR {workdir}
 TASK_DOCKERFILE = """\
 FROM {project}
 COPY bug.patch /tmp/bug.patch
-RUN git apply /tmp/bug.patch && rm /tmp/bug.patch \\
- && {variables} git commit --quiet --all --amend --message={message} \\
+RUN git update-index -q --refresh ; {{ test ! -s /tmp/bug.patch || git apply --index --whitespace=nowarn /tmp/bug.patch; }} && rm /tmp/bug.patch \\
+ && {variables} git commit --quiet --allow-empty --amend --message={message} \\
  && rm -rf .git/logs .git/ORIG_HEAD .git/COMMIT_EDITMSG && git gc --quiet --prune=now \\
  && test "$(git rev-parse HEAD)" = {commit}
 """

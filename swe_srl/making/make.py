@@ -23,7 +23,9 @@ class Made(NamedTuple):
     package: str
     task_ids: list[str]
     num_tried: int
-    """Mutations that were looked at."""
+    """Mutations, or commits, that were looked at."""
+    refused: dict[str, int] = {}  # noqa: RUF012  never changed, and a NamedTuple cannot build a default
+    """Why the others are no tasks, and how many of each."""
 
 
 def make_tasks(

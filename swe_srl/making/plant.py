@@ -21,7 +21,7 @@ from swe_srl.making.mutate import Function, Mutation, apply, mutations
 from swe_srl.making.project import Project
 from swe_srl.making.recipe import Recipe
 from swe_srl.making.statement import Failure, called_functions, read_failure
-from swe_srl.making.suite import SuiteRun, failure_block, run_suite
+from swe_srl.making.suite import BASELINE_TIMEOUT_S, SuiteRun, failure_block, run_suite, suite_sandbox
 from swe_srl.runtime.base import Sandbox, SandboxConfig
 from swe_srl.schema import Record
 from swe_srl.store import Appender, read_records
@@ -29,7 +29,6 @@ from swe_srl.store import Appender, read_records
 Progress = Callable[[int, int], None]
 TRIAL_VERSION = 4
 """Part of the journal's name: raise it when a trial records something else than before."""
-BASELINE_TIMEOUT_S = 300.0
 NUM_ATTEMPTS = 3
 RUNS_DISAGREE = "two runs disagree"
 PRINTS_DIFFER = "two runs print different things"
@@ -126,7 +125,7 @@ def plant(
         for number in range(max(1, workers)):
             boxes.put(
                 stack.enter_context(
-                    open_sandbox(config or _sandbox(), image.tag, name=f"plant-{image.recipe.package}-{number}")
+                    open_sandbox(config or suite_sandbox(), image.tag, name=f"plant-{image.recipe.package}-{number}")
                 )
             )
         trials = stack.enter_context(Appender[Trial](journal))
@@ -140,11 +139,6 @@ def plant(
             f"recipe {image.recipe.package}: only {len(bugs)} of {num} tasks could be made of {num_tried} mutations: lower num_tasks or widen sources"
         )
     return Planting(bugs, baseline.passing, num_tried)
-
-
-def _sandbox() -> SandboxConfig:
-    limits = SandboxConfig().limits.model_copy(update={"output_bytes": 20_000_000, "cpus": 1.0, "memory_mib": 1024})
-    return SandboxConfig(limits=limits)
 
 
 def _settings_digest(recipe: Recipe) -> str:

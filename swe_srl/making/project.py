@@ -101,6 +101,20 @@ class Project:
             tree = self._git("write-tree", variables=index)
         return PlantedTree(self._commit(tree), self._diff(self.commit, tree), self._diff(tree, self.commit))
 
+    def planted(self, patch: bytes) -> str | None:
+        """The commit, without parents, of the tree that `patch` makes of this one; None when it does not apply."""
+        if not patch.strip():
+            return self.commit
+        with tempfile.TemporaryDirectory(prefix="swe-srl-plant-") as scratch:
+            index = {"GIT_INDEX_FILE": str(Path(scratch) / "index")}
+            (Path(scratch) / "patch").write_bytes(patch)
+            self._git("read-tree", self.commit, variables=index)
+            try:
+                self._git("apply", "--cached", "--whitespace=nowarn", str(Path(scratch) / "patch"), variables=index)
+            except ApparatusError:
+                return None
+            return self._commit(self._git("write-tree", variables=index))
+
     def _commit(self, tree: str) -> str:
         return self._git("commit-tree", tree, "-m", self.message, variables=self.commit_variables)
 

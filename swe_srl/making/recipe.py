@@ -32,6 +32,10 @@ class Recipe(Config):
     version: str
     sha256: str = Field(pattern=HEX64)
     """Of the source distribution."""
+    source: str = ""
+    """Where the archive comes from, if not from the package index: a git repository, a folder, a file."""
+    revision: str = ""
+    """Of a git repository: the commit."""
     licence: str
     """SPDX name of the project's licence, for whoever publishes what is made of it."""
     split: Literal["train", "test"]
@@ -47,7 +51,7 @@ class Recipe(Config):
     tests: tuple[str, ...]
     """What the test command is given, and what grading restores before it runs: files or folders."""
     deselect: tuple[str, ...] = ()
-    """Test ids (or their beginnings) that are not run: flaky, slow, or in need of a network."""
+    """Test ids (or their beginnings) that are not run: flaky, slow, or in need of a network. A file (`….py`) is not even looked into."""
     import_root: str = "."
     """Folder that Python imports the package from."""
     wheels: tuple[Wheel, ...]

@@ -8,10 +8,12 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from swe_srl.making.recipe import Recipe
-from swe_srl.runtime.base import Sandbox
+from swe_srl.runtime.base import Sandbox, SandboxConfig
 
 SUMMARY = re.compile(r"^(PASSED|FAILED|ERROR|XFAIL|XPASS) (\S+)(.*)$", re.MULTILINE)
 GOOD = ("PASSED", "XFAIL")
+BASELINE_TIMEOUT_S = 300.0
+"""Of a run of the whole suite without a bug."""
 
 
 class SuiteRun(NamedTuple):
@@ -30,12 +32,18 @@ class SuiteRun(NamedTuple):
         return {test for test, status in self.statuses.items() if status in GOOD}
 
 
+def suite_sandbox() -> SandboxConfig:
+    """How boxes are made in which a project's suite runs many times."""
+    limits = SandboxConfig().limits.model_copy(update={"output_bytes": 20_000_000, "cpus": 1.0, "memory_mib": 1024})
+    return SandboxConfig(limits=limits)
+
+
 def suite_command(recipe: Recipe, tests: Sequence[str] = (), *options: str) -> str:
     """The test command over `tests` (all of the recipe's where empty), the same for planting and for grading.
 
     `-rA` writes one line a test, which SWE-bench parses.
     """
-    deselect = [f"--deselect={test}" for test in recipe.deselect]
+    deselect = [f"--ignore={test}" if test.endswith(".py") else f"--deselect={test}" for test in recipe.deselect]
     command = ["python", "-m", "pytest", "-rA", "-q", "--tb=short", "-p", "no:cacheprovider", *deselect, *options]
     return shlex.join([*command, *(tests or recipe.tests)])
 

@@ -8,6 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 from swe_srl.dialogue import ContextConfig, Message, render, turn_of
@@ -40,8 +41,13 @@ class Dataset(NamedTuple):
     """Reason → steps."""
 
 
-def load_examples(paths: Sequence[str | Path], tasks: Sequence[Task], fidelity: Sequence[str]) -> Dataset:
-    """All steps of `paths` that may be targets.
+def load_examples(
+    paths: Sequence[str | Path],
+    tasks: Sequence[Task],
+    fidelity: Sequence[str],
+    excluded: Mapping[str, str] = MappingProxyType({}),
+) -> Dataset:
+    """All steps of `paths` that may be targets; those of tasks in `excluded` (id → reason) are left out, and counted.
 
     Raises UnknownTask when a step's task is not among `tasks`, FormatError when a trajectory lacks a step, UserError
     when nothing is left.
@@ -54,6 +60,9 @@ def load_examples(paths: Sequence[str | Path], tasks: Sequence[Task], fidelity: 
     examples: list[Example] = []
     left_out: Counter[str] = Counter()
     for trajectory_id, steps in trajectories.items():
+        if steps[0].task_id in excluded:
+            left_out[f"its task: {excluded[steps[0].task_id]}"] += len(steps)
+            continue
         usable = _usable(trajectory_id, steps)
         left_out["at or after a lost step"] += len(steps) - len(usable)
         for step in usable:

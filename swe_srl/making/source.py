@@ -1,0 +1,259 @@
+"""Repository → Recipe: a git repository, a folder or a source distribution of a Python project, looked at and pinned.
+
+What a recipe of ours says by hand is found out here: where the sources and the tests are, what the tests need, what of them
+does not pass. The recipe is written beside the tasks, so that the same tasks can be made again, and corrected by hand.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import tarfile
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, NamedTuple
+
+from swe_srl.assets import cache_dir
+from swe_srl.errors import ConfigError, UserError
+from swe_srl.making.needs import read_cfg_gently, read_toml_gently, requirements_of, resolve
+from swe_srl.making.recipe import Recipe
+
+if TYPE_CHECKING:
+    from git import Repo
+
+_GIT_URL = re.compile(r"^(?:git\+)?(?:https?|ssh|git|file)://|^[\w.-]+@[\w.-]+:|\.git$")
+_ARCHIVES = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar")
+_TEST_FILES = re.compile(r"(?:^|/)(?:test_[^/]*|[^/]*_test)\.py$")
+_NOT_SOURCES = ("setup.py", "conftest.py", "noxfile.py", "tasks.py", "versioneer.py")
+_NOT_PACKAGES = (
+    "test",
+    "tests",
+    "testing",
+    "doc",
+    "docs",
+    "example",
+    "examples",
+    "benchmark",
+    "benchmarks",
+    "scripts",
+    "tools",
+    "build",
+    "dist",
+)
+_RUNNER = ("pytest>=7,<9",)
+
+
+class Source(NamedTuple):
+    """A project's files in one archive, pinned by its digest."""
+
+    archive: Path
+    name: str
+    version: str
+    repository: Path | None
+    """A clone with history, to mine commits from; None where there is none."""
+    commit: str = ""
+    address: str = ""
+    """Where it came from, as `open_source` takes it."""
+
+
+def is_source(target: str) -> bool:
+    """Whether `target` names a repository, a folder or an archive, and no recipe."""
+    return bool(_GIT_URL.search(target)) or target.endswith(_ARCHIVES) or (Path(target).is_dir())
+
+
+def open_source(target: str, *, revision: str = "HEAD") -> Source:
+    """Fetch what `target` names. Raises UserError when there is nothing there, ApparatusError when it cannot be fetched."""
+    if target.endswith(_ARCHIVES):
+        path = Path(target)
+        if not path.is_file():
+            raise UserError(f"no file {path}: give a source distribution, a folder, or a git repository")
+        name, version = _name_and_version(path)
+        return Source(_keep(path.read_bytes(), path.name), name, version, None, address=str(path.resolve()))
+    if _GIT_URL.search(target) or (Path(target) / ".git").exists():
+        return _from_git(target, revision)
+    folder = Path(target)
+    name, version = folder.resolve().name, "0"
+    with tempfile.TemporaryDirectory(prefix="swe-srl-source-") as scratch:
+        archive = Path(scratch) / "source.tar"
+        with tarfile.open(archive, "w") as held:
+            for path in sorted(folder.rglob("*")):
+                if (
+                    path.is_file()
+                    and not path.is_symlink()
+                    and ".venv" not in path.parts
+                    and "__pycache__" not in path.parts
+                ):
+                    info = held.gettarinfo(str(path), f"{name}-{version}/{path.relative_to(folder)}")
+                    info.mtime = 0
+                    with path.open("rb") as content:
+                        held.addfile(info, content)
+        return Source(
+            _keep(archive.read_bytes(), f"{name}-{version}.tar"), name, version, None, address=str(folder.resolve())
+        )
+
+
+def recipe_of(
+    source: Source, *, num_tasks: int, seed: int = 0, needs: Sequence[str] = (), tests: Sequence[str] = ()
+) -> Recipe:
+    """The recipe of a project, its wheels pinned and in the cache.
+
+    Args:
+        source: the project.
+        num_tasks: how many bugs are wanted.
+        seed: of the order in which they are tried.
+        needs: requirements of the tests beyond those that the project states.
+        tests: folders or files of tests, where they are not found by themselves.
+
+    Raises ConfigError when sources or tests cannot be found, ApparatusError when a requirement cannot be had as a wheel.
+    """
+    with tempfile.TemporaryDirectory(prefix="swe-srl-source-") as scratch:
+        tree = Path(scratch)
+        files = _unpacked(source.archive, tree)
+        found_tests = tuple(tests) or _tests_in(files)
+        root, packages = _packages_in(files)
+        stated = requirements_of(tree, files)
+        if not found_tests or not packages:
+            what = "tests: give --tests" if packages else "Python package: is this its top folder"
+            raise ConfigError(f"{source.name}: cannot find its {what}")
+        name = _project_name(tree, source.name)
+    wheels = resolve([*_RUNNER, *stated, *needs], exclude=name)
+    return Recipe(
+        package=name,
+        version=source.version,
+        sha256=hashlib.sha256(source.archive.read_bytes()).hexdigest(),
+        licence="see the project",
+        source=source.address,
+        revision=source.commit,
+        split="train",
+        seed=seed,
+        num_tasks=num_tasks,
+        include=("*",),
+        sources=tuple(f"{package}/*.py" if not package.endswith(".py") else package for package in packages),
+        tests=found_tests,
+        import_root=root,
+        wheels=wheels,
+        max_failing=40,
+    )
+
+
+def _from_git(target: str, revision: str) -> Source:
+    from git import Repo
+    from git.exc import GitCommandError, InvalidGitRepositoryError, NoSuchPathError
+
+    address = target.removeprefix("git+")
+    if Path(address).exists():
+        address = str(Path(address).resolve())
+    name = PurePosixPath(address.rstrip("/")).name.removesuffix(".git")
+    clone = cache_dir("repositories") / f"{name}-{hashlib.sha256(address.encode()).hexdigest()[:12]}"
+    try:
+        if clone.is_dir():
+            repository = Repo(clone)
+            if not _has(repository, revision):
+                repository.git.fetch("origin", "+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*", prune=True)
+        else:
+            repository = Repo.clone_from(address, clone, bare=True, multi_options=["--no-local"])
+            # files that a project leaves out of its releases (tests, often) are wanted, and all as they are
+            (clone / "info").mkdir(exist_ok=True)
+            (clone / "info" / "attributes").write_text("* -export-ignore -export-subst -text -filter\n")
+        commit = repository.commit(revision).hexsha
+        content: bytes = repository.git.archive(
+            commit, format="tar", prefix=f"{name}-{commit[:8]}/", stdout_as_string=False, strip_newline_in_stdout=False
+        )
+    except (GitCommandError, InvalidGitRepositoryError, NoSuchPathError, ValueError) as error:
+        words = (str(getattr(error, "stderr", "") or error).strip().splitlines() or ["no reason given"])[-1].strip()
+        raise UserError(
+            f"{target} at {revision} cannot be read as a git repository: {words}: check its address and the revision"
+        ) from error
+    return Source(_keep(content, f"{name}-{commit[:8]}.tar"), name, commit[:8], clone, commit, address)
+
+
+def _has(repository: Repo, revision: str) -> bool:
+    """Whether a clone holds a commit, named in full: a branch or tag may have moved since."""
+    return bool(re.fullmatch(r"[0-9a-f]{40}", revision)) and bool(
+        repository.git.cat_file("-t", revision, with_exceptions=False) == "commit"
+    )
+
+
+def _keep(content: bytes, name: str) -> Path:
+    """The archive in the cache, where a recipe that pins its digest finds it."""
+    folder = cache_dir("sdists") / hashlib.sha256(content).hexdigest()[:16]
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / name
+    if not path.is_file():
+        scratch = path.with_suffix(".part")
+        scratch.write_bytes(content)
+        scratch.replace(path)
+    return path
+
+
+def _name_and_version(archive: Path) -> tuple[str, str]:
+    stem = archive.name
+    for suffix in _ARCHIVES:
+        stem = stem.removesuffix(suffix)
+    name, _, version = stem.rpartition("-")
+    return (name, version) if name and version[:1].isdigit() else (stem, "0")
+
+
+def _unpacked(archive: Path, folder: Path) -> list[str]:
+    """The files of an archive without its top folder; only those that are looked into are written to `folder`."""
+    files = []
+    try:
+        with tarfile.open(archive) as held:
+            for member in held:
+                path = "/".join(PurePosixPath(member.name).parts[1:])
+                if not member.isfile() or not path or ".." in PurePosixPath(path).parts:
+                    continue
+                files.append(path)
+                if path in ("pyproject.toml", "setup.cfg", "PKG-INFO", "setup.py") or (
+                    path.endswith(".txt") and path.count("/") <= 1
+                ):
+                    content = held.extractfile(member)
+                    assert content is not None
+                    (folder / path).parent.mkdir(parents=True, exist_ok=True)
+                    (folder / path).write_bytes(content.read())
+    except (tarfile.TarError, OSError) as error:
+        raise UserError(f"{archive} is no archive that can be read: {error}") from error
+    return sorted(files)
+
+
+def _tests_in(files: Sequence[str]) -> tuple[str, ...]:
+    """The uppermost folders called `test` or `tests` that hold tests; else the files of tests beside each other."""
+    roots: dict[str, int] = {}
+    for path in files:
+        if _TEST_FILES.search(path):
+            parts = path.split("/")[:-1]
+            root = next(("/".join(parts[: n + 1]) for n, part in enumerate(parts) if part in ("test", "tests")), "")
+            roots[root or path] = roots.get(root or path, 0) + 1
+    folders = [
+        root
+        for root in roots
+        if not root.endswith(".py") and not root.startswith(("docs/", "examples/", "benchmarks/"))
+    ]
+    return tuple(sorted(folders)) or tuple(sorted(root for root in roots if root.endswith(".py")))
+
+
+def _packages_in(files: Sequence[str]) -> tuple[str, tuple[str, ...]]:
+    """(folder that is imported from, packages and modules below it)."""
+    for root in ("src/", "lib/", ""):
+        packages = {
+            path[len(root) :].split("/")[0]
+            for path in files
+            if path.startswith(root) and path.count("/") == root.count("/") + 1 and path.endswith("/__init__.py")
+        }
+        packages = {name for name in packages if name not in _NOT_PACKAGES}
+        modules = {
+            path[len(root) :]
+            for path in files
+            if path.startswith(root) and "/" not in path[len(root) :] and path.endswith(".py")
+        }
+        modules = {name for name in modules if name not in _NOT_SOURCES and not _TEST_FILES.search(name)}
+        if packages or (modules and (root or not packages)):
+            return root.rstrip("/") or ".", tuple(f"{root}{name}" for name in sorted(packages or modules))
+    return ".", ()
+
+
+def _project_name(tree: Path, fallback: str) -> str:
+    project = read_toml_gently(tree / "pyproject.toml").get("project", {})
+    name = project.get("name") or read_cfg_gently(tree / "setup.cfg").get("metadata", {}).get("name") or fallback
+    return re.sub(r"[^A-Za-z0-9._-]", "-", str(name)).strip("-._") or "project"
