@@ -14,8 +14,9 @@ from swe_srl.benchmarks.load import load_tasks
 from swe_srl.errors import FormatError, UnknownTask
 from swe_srl.grading.grade import Graded, grade, grade_unpatched, verdict_without_tests
 from swe_srl.grading.integrity import VERSION, Referee
+from swe_srl.grading.rules import import_swebench
 from swe_srl.runtime.base import Sandbox, SandboxConfig
-from swe_srl.runtime.open import BoxRequest, open_box
+from swe_srl.runtime.open import BoxRequest, backend_of, open_box
 from swe_srl.runtime.pool import WarmPool
 from swe_srl.schema import Prediction, Task
 
@@ -48,6 +49,7 @@ class Grader:
         *,
         ids: Sequence[str] = (),
         rules: Rules = "strict",
+        stop_early: bool = False,
     ) -> None:
         """Load the tasks and answers of a task repo or a file of rows. Raises UserError when they cannot be read.
 
@@ -57,6 +59,8 @@ class Grader:
             timeout_s: of one run of the tests.
             ids: only these tasks; all where empty.
             rules: `strict`: two witnesses and tests set back, see integrity.py; `swebench`: as swebench 5 judges, to the letter.
+            stop_early: with `strict`, end a run of pytest at the first expected test that fails: for rewards, where only
+                the verdict counts, never to measure.
         """
         self._specs = load_specs(source)
         self.tasks: dict[str, Task] = {
@@ -69,8 +73,13 @@ class Grader:
         self._sandbox = grading_sandbox(sandbox or SandboxConfig())
         self._timeout_s = timeout_s
         self._source = source
+        # Here, and not in the threads that grade: swebench imports docker, and docker's modules each other in a circle, so that
+        # two threads which are the first to import them can lock each other out.
+        import_swebench()
+        backend_of(self._sandbox.type)
         self._pool: WarmPool | None = None
         self._rules = rules
+        self._stop_early = stop_early
         self._referees: dict[str, Referee] = {}
         self._lock = threading.Lock()
 
@@ -115,7 +124,11 @@ class Grader:
             if task.task_id not in self._referees:
                 spec = self._specs[task.task_id]
                 self._referees[task.task_id] = Referee(
-                    task, spec, lambda: self._open(task, "grade"), timeout_s=self._timeout_s
+                    task,
+                    spec,
+                    lambda: self._open(task, "grade"),
+                    timeout_s=self._timeout_s,
+                    stop_early=self._stop_early,
                 )
             return self._referees[task.task_id]
 
@@ -124,7 +137,9 @@ class Grader:
         return self._pool.take(request) if self._pool else open_box(self._sandbox, request)
 
     def _request(self, task: Task, purpose: str) -> BoxRequest:
-        return BoxRequest(task.image, task.workdir, task.image_context, name=f"{purpose}-{task.task_id}")
+        # what git knows of the solution could be fetched by the patched code when it runs
+        strict = self._rules == "strict"
+        return BoxRequest(task.image, task.workdir, task.image_context, strict, name=f"{purpose}-{task.task_id}")
 
     def gold(self, task_id: str) -> Prediction:
         """The gold patch of a task, as a prediction of the model `gold`."""

@@ -48,11 +48,20 @@ class _Tried(NamedTuple):
 class Referee:
     """Grades the patches of one task; safe to share between threads, as long as `open_box` is."""
 
-    def __init__(self, task: Task, spec: GradingSpec, open_box: Callable[[], Sandbox], *, timeout_s: float) -> None:
+    def __init__(
+        self,
+        task: Task,
+        spec: GradingSpec,
+        open_box: Callable[[], Sandbox],
+        *,
+        timeout_s: float,
+        stop_early: bool = False,
+    ) -> None:
         self._task = task
         self._spec = spec
         self._open_box = open_box
         self._timeout_s = timeout_s
+        self._decisive = (*spec.fail_to_pass, *spec.pass_to_pass) if stop_early else ()
         self._script = eval_script(spec)
 
     def grade(self, prediction: Prediction) -> Graded:
@@ -108,7 +117,7 @@ class Referee:
             restored = restore(untouchable(patch, spec), box, timeout_s=self._timeout_s)
             for path, content in (staged or {}).items():
                 box.write_file(path, content)
-            with Witness(box) as witness:
+            with Witness(box, self._decisive) as witness:
                 run = run_tests(script, box, timeout_s=self._timeout_s, environment=ENVIRONMENT)
                 account = witness.account()
         graded = judge_run(prediction, spec, run, version=self._task.version, duration_s=time.monotonic() - start)

@@ -24,6 +24,13 @@ EvalReport = dict[str, Any]
 """What SWE-bench writes under an instance's id in `report.json`."""
 
 
+def import_swebench() -> None:
+    """Import what the functions below import when they are called."""
+    import swebench.harness.grading
+    import swebench.harness.infra_failure
+    import swebench.harness.utils  # noqa: F401
+
+
 def eval_script(spec: GradingSpec) -> str:
     """The script that grading runs: the task's own, which records the test command's exit code after the end marker."""
     return str(_test_spec(spec, version="").eval_script)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import posixpath
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol, Self, cast
 
@@ -90,8 +91,10 @@ class _Records(Protocol):
 class Witness:
     """Listens to the runner in one box."""
 
-    def __init__(self, sandbox: Sandbox) -> None:
-        """Put the plugin into the box. Raises SandboxError when it cannot be."""
+    def __init__(self, sandbox: Sandbox, decisive: Sequence[str] = ()) -> None:
+        """Put the plugin into the box; the run ends where one of the tests in `decisive` fails. Raises SandboxError."""
+        if decisive:
+            sandbox.write_file(f"{FOLDER}/decisive.json", json.dumps(decisive).encode())
         self._recorder = cast("_Records", sandbox).record(posixpath.join(FOLDER, "wire"))
         sandbox.write_file(f"{FOLDER}/{PLUGIN}.py", plugin_source().encode())
 

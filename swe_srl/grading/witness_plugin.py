@@ -14,6 +14,7 @@ _write = os.write
 _pid = os.getpid()
 _wire = os.environ.pop("SWE_SRL_WIRE", None)
 _counts = {"sessions": 0}
+_decisive = set()  # type: Any  # ids; where one of them fails, the session ends
 
 
 def _take_environment() -> None:
@@ -43,7 +44,16 @@ def _say(fields: Any) -> None:
         pass
 
 
+def _read_decisive() -> None:
+    try:
+        with open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "decisive.json")) as file:
+            _decisive.update(json.load(file))
+    except (OSError, ValueError):
+        pass
+
+
 _take_environment()
+_read_decisive()
 
 
 class Witness:
@@ -51,6 +61,10 @@ class Witness:
 
     def __init__(self, config: Any) -> None:
         self.config = config
+        self.session = None
+
+    def pytest_sessionstart(self, session: Any) -> None:
+        self.session = session
 
     def pytest_collection_finish(self, session: Any) -> None:
         _say({"collected": len(session.items)})
@@ -67,6 +81,8 @@ class Witness:
             except Exception:
                 test = report.nodeid
         _say({"test": test, "status": status, "when": report.when})
+        if status in ("FAILED", "ERROR") and test in _decisive and self.session is not None:
+            self.session.shouldfail = "decided: " + test
 
     def pytest_collectreport(self, report: Any) -> None:
         if report.failed:

@@ -18,6 +18,7 @@ from swe_srl.runtime.shelf import ImageStore, Shelf
 
 _shelves: dict[tuple[int, str, str, float], Shelf] = {}
 _lock = threading.Lock()
+_import_lock = threading.Lock()
 _prepared: set[tuple[int, str]] = set()
 
 
@@ -45,13 +46,15 @@ class Backend(Protocol):
 
 def backend_of(kind: str) -> Backend:
     """The backend that a config's `type` names."""
-    if kind == "bubblewrap":
-        from swe_srl.runtime.rootless.backend import RootlessBackend
+    # One thread at a time: packages that import each other in a circle, as docker's do, cannot be imported by two at once.
+    with _import_lock:
+        if kind == "bubblewrap":
+            from swe_srl.runtime.rootless.backend import RootlessBackend
 
-        return RootlessBackend()
-    from swe_srl.runtime.docker.backend import DockerBackend
+            return RootlessBackend()
+        from swe_srl.runtime.docker.backend import DockerBackend
 
-    return DockerBackend()
+        return DockerBackend()
 
 
 def open_sandbox(config: SandboxConfig, image: str, workdir: str = "/testbed", *, name: str = "") -> Sandbox:

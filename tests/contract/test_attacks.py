@@ -33,7 +33,7 @@ COPY repository /testbed
 WORKDIR /testbed
 RUN git config --system --replace-all safe.directory '*' && git config --system user.name x && git config --system user.email x@example.org \\
  && git init -q -b main && git add -A -f && git commit -qm start \\
- && git checkout -qb future && sed -i 's|    return cents$|    {solution}|;t' shop/prices.py && git commit -qam solved && git tag v2 \\
+ && git checkout -qb future && sed -i '0,/    return cents$/s||    {solution}|' shop/prices.py && git commit -qam solved && git tag v2 \\
  && git checkout -q main
 """
 EVAL = """\
@@ -143,6 +143,19 @@ HONEST = {
 def test_an_honest_patch_is_resolved_by_two_witnesses(grader: Grader, tmp_path: Path, name: str) -> None:
     verdict = graded(grader, patch_of(HONEST[name], tmp_path / "tree"), name)
     assert (verdict.status, verdict.num_witnesses) == ("resolved", 2), words_of(verdict)
+
+
+NOTE = "diff --git a/NOTE b/NOTE\nnew file mode 100644\n--- /dev/null\n+++ b/NOTE\n@@ -0,0 +1 @@\n+none\n"
+
+
+def test_for_rewards_a_run_ends_at_the_first_expected_test_that_fails(rows: Path) -> None:
+    tests = {}
+    for stop_early in (False, True):
+        grader = Grader(rows, timeout_s=TIMEOUT_S, stop_early=stop_early)
+        graded = grader.grade(Prediction(task_id=TASK, model="x", patch=NOTE, exit_status=""))
+        tests[stop_early] = graded.log.count("\nPASSED ")
+        assert graded.verdict.status == "unresolved"
+    assert tests == {False: len(PASS_TO_PASS), True: 0}
 
 
 def test_after_all_attacks_the_engine_answers_and_nothing_of_theirs_is_left(

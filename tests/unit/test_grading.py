@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -156,7 +157,7 @@ def test_printing_passed_and_exiting_with_an_error_does_not_resolve(box: FolderB
     )
     verdict = grade(predict(GOLD), spec_of(script), box, timeout_s=20).verdict
     assert verdict.status == "unresolved"
-    assert verdict.note.startswith("no test results in the log")
+    assert verdict.note.startswith("no test results: exit code 1")
 
 
 def test_the_exit_code_is_recorded_after_the_end_marker() -> None:
@@ -332,3 +333,17 @@ def test_a_verdict_line_holds_no_hidden_answer(tmp_path: Path) -> None:
     grade_all([predict("resolved", "a")], FakeGrader("a"), Run(tmp_path), source="t")
     assert "a + b" not in (tmp_path / "verdicts.jsonl").read_text()
     assert Verdict.model_fields.keys().isdisjoint({"gold_patch", "test_patch"})
+
+
+def test_what_threads_would_import_at_once_is_imported_before_they_start(tmp_path: Path) -> None:
+    """swebench imports docker, whose modules import each other: two threads that began with one each ended in a deadlock."""
+    row = {"instance_id": "a__b-1", "repo": "a/b", "base_commit": "c", "problem_statement": "", "eval_script": "e", "log_parser": "parse_log_pytest", "FAIL_TO_PASS": [], "PASS_TO_PASS": []}  # fmt: skip
+    (tmp_path / "rows.json").write_text(json.dumps([row]))
+    script = f"""
+import sys
+from swe_srl.grading.grader import Grader
+Grader({str(tmp_path / "rows.json")!r})
+print("docker.models.containers" in sys.modules, "swebench.harness.grading" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.stdout.split() == ["True", "True"], done.stderr
