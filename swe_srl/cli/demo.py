@@ -27,6 +27,9 @@ class DemoConfig(Config):
     test_recipes: tuple[str, ...]
     """Projects never trained on."""
     test_tasks: int
+    """Tasks of each; agreement with the teacher is measured on steps of all of them."""
+    solve_tasks: int
+    """How many of those the models are let loose on in boxes, which takes the most time of each."""
     samples: int = 1
     """Trajectories per training task."""
     teaching: dict[str, int | float]
@@ -107,6 +110,7 @@ def _longer(preset: str, factor: float) -> tuple[str, ...]:
 
 def _measure(config: DemoConfig, out: Path, tasks: str, models: dict[str, str]) -> Iterator[Stage]:
     runs = []
+    solved = ("--max-tasks", str(config.solve_tasks))
     for name, model in models.items():
         steps = config.base_steps if name == "base" else config.heldout_steps
         agreement = ("--limit", str(steps), *_set(config.agreement))
@@ -115,7 +119,7 @@ def _measure(config: DemoConfig, out: Path, tasks: str, models: dict[str, str]) 
         heldout = str(out / "replay-test" / "steps.jsonl")
         common = ("--tasks", tasks, "--policy", model, "--name", name, "--out", run)
         yield Stage(f"{name}: agreement with the teacher on held-out steps", ("agree", heldout, *common, *agreement))
-        yield Stage(f"{name}: solve the held-out tasks in boxes", ("predict", config.mode, *common))
+        yield Stage(f"{name}: solve the held-out tasks in boxes", ("predict", config.mode, *common, *solved))
         yield Stage(
             f"{name}: grade each patch in a fresh box",
             ("grade", f"{run}/predictions.jsonl", "--tasks", tasks, "--out", run, "--workers", str(config.workers)),

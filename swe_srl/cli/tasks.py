@@ -116,12 +116,26 @@ def import_(
     ],
     out: Annotated[Path, typer.Option(help="The task repository to write.")],
     split: Annotated[str, typer.Option(help="Split that the tasks are put in.")] = "test",
+    build: Annotated[
+        bool,
+        typer.Option(
+            help="Build each image from the repository and what it needed at its time, in place of pulling the row's."
+        ),
+    ] = False,
+    build_on: Annotated[
+        str, typer.Option(help="With --build: the image to build on; python:<version> of the time by default.")
+    ] = "",
+    clone_from: Annotated[
+        str, typer.Option(help="With --build: where repositories are; {repo} is owner/name.")
+    ] = "https://github.com/{repo}.git",
 ) -> None:
     """Write the rows of another benchmark as a task repository."""
     from swe_srl.cli.console import say
+    from swe_srl.making.environment import dockerfile_of
     from swe_srl.making.exchange import import_rows
 
-    imported = import_rows(rows, out, split=split)
+    builder = (lambda row: dockerfile_of(row, base=build_on, clone_from=clone_from)) if build else None
+    imported = import_rows(rows, out, split=split, build=builder)
     for task_id, reason in imported.skipped.items():
         say(f"not imported: {task_id}: {reason}")
     say(f"{len(imported.task_ids)} of {len(imported.task_ids) + len(imported.skipped)} rows imported")

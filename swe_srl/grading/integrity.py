@@ -34,7 +34,7 @@ VERSION = 1
 """Part of what a verdict is kept under: raise it when the same run would be judged in another way."""
 LONGEST_PATCH = 20_000_000
 """In bytes. No patch of the SWE-bench sets has a hundredth of it."""
-STAGING = "/run/swe-srl-tests"
+STAGING = "/tmp/swe-srl-tests"  # noqa: S108  a path inside the box, which any account of an image may write
 
 
 class _Tried(NamedTuple):
@@ -63,6 +63,7 @@ class Referee:
         self._timeout_s = timeout_s
         self._decisive = (*spec.fail_to_pass, *spec.pass_to_pass) if stop_early else ()
         self._script = eval_script(spec)
+        self._tests: dict[str, bytes] = {}
 
     def grade(self, prediction: Prediction) -> Graded:
         """The verdict. Raises SandboxError when a box is gone: that is no verdict on the patch."""
@@ -115,6 +116,8 @@ class Referee:
                     )
                     return _Tried(Graded(verdict, instance_log=log), Account(), [])
             restored = restore(untouchable(patch, spec), box, timeout_s=self._timeout_s)
+            if not spec.test_patch and not self._tests:
+                self._tests = self._read_tests(box)
             for path, content in (staged or {}).items():
                 box.write_file(path, content)
             with Witness(box, self._decisive) as witness:
@@ -173,18 +176,20 @@ class Referee:
         return before + moves + marker + after, staged
 
     def _trusted_tests(self, before: str) -> dict[str, bytes]:
-        """The files of the tests that must begin to pass, as they stand when they run."""
+        """The files of the tests that must begin to pass, as they stand when they run: after `before`."""
+        if not self._tests:
+            with self._open_box() as box:
+                run_tests(before, box, timeout_s=self._timeout_s)
+                self._tests = self._read_tests(box)
+        return self._tests
+
+    def _read_tests(self, box: Sandbox) -> dict[str, bytes]:
         ids = {test.split("::")[0] for test in self._spec.fail_to_pass if "::" in test}
         paths = sorted(ids) or [path for path in expected_files(self._spec) if path.endswith(".py")]
         found = {}
-        with self._open_box() as box:
-            if self._spec.test_patch:
-                run_tests(before, box, timeout_s=self._timeout_s)
-            for path in paths:
-                try:
-                    found[path] = box.read_file(f"{self._task.workdir}/{path}")
-                except OSError:  # named by an id, but not where the id says
-                    continue
+        for path in paths:
+            with contextlib.suppress(OSError):  # named by an id, but not where the id says
+                found[path] = box.read_file(f"{self._task.workdir}/{path}")
         return found
 
 

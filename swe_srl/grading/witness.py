@@ -17,7 +17,7 @@ from typing import NamedTuple, Protocol, Self, cast
 
 from swe_srl.runtime.base import Sandbox
 
-FOLDER = "/run/swe-srl-witness"
+FOLDER = "/tmp/swe-srl-witness"  # noqa: S108  a path inside the box, which any account of an image may write
 PLUGIN = "swe_srl_witness"
 ENVIRONMENT = (
     f"SWE_SRL_WIRE={FOLDER}/wire "
@@ -77,7 +77,7 @@ class Account(NamedTuple):
 
 
 class _Recorder(Protocol):
-    def finish(self, timeout_s: float = 10.0) -> tuple[bytes, bool]: ...
+    def finish(self, timeout_s: float = 60.0) -> tuple[bytes, bool]: ...
 
     def close(self) -> None: ...
 

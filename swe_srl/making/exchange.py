@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,8 +29,19 @@ class Imported(NamedTuple):
     """Instance id → why it is no task here."""
 
 
-def import_rows(path: str | Path, out: str | Path, *, split: str = "test") -> Imported:
-    """Write each gradable row of `path` as a task under `out`. Raises UserError or FormatError when it cannot be read."""
+def import_rows(
+    path: str | Path, out: str | Path, *, split: str = "test", build: Callable[[Row], str] | None = None
+) -> Imported:
+    """Write each gradable row of `path` as a task under `out`.
+
+    Args:
+        path: rows, or Harbor tasks.
+        out: the task repo.
+        split: that the tasks are put in.
+        build: gives the Dockerfile of a row in place of one that stands on the row's own image.
+
+    Raises UserError or FormatError when it cannot be read.
+    """
     harbor = harbor_folders(Path(path))
     rows = [read_harbor(folder) for folder in harbor] if harbor else read_rows(path)
     task_ids: list[str] = []
@@ -38,6 +49,11 @@ def import_rows(path: str | Path, out: str | Path, *, split: str = "test") -> Im
     root = Run(out).path
     for row in rows:
         reason = _refusal(row)
+        if build and not reason:
+            try:
+                row["dockerfile"] = build(row)
+            except FormatError as error:
+                reason = str(error)
         if reason:
             skipped[row["instance_id"]] = reason
             continue

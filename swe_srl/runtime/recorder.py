@@ -37,6 +37,8 @@ class Recorder:
         self._pipe = pipe
         self._write = write
         self._heard = bytearray()
+        self._end = b""
+        """What `finish` waits for; empty until it does."""
         self._lock = threading.Lock()
         self._closed = False
         folder = quote(posixpath.dirname(pipe))
@@ -51,20 +53,15 @@ class Recorder:
         self._listener = threading.Thread(target=self._listen, name="box-recorder", daemon=True)
         self._listener.start()
 
-    def finish(self, timeout_s: float = 10.0) -> tuple[bytes, bool]:
+    def finish(self, timeout_s: float = 60.0) -> tuple[bytes, bool]:
         """What was written so far, at most LIMIT_BYTES; and False when the pipe's end could not be reached, as when its reader was killed."""
-        end = f"\n{secrets.token_hex(16)}\n"
+        self._end = f"\n{secrets.token_hex(16)}\n".encode()
         with contextlib.suppress(SandboxError):
-            self._write(f"builtin printf %s {quote(end)} 1<>{quote(self._pipe)}")
-        deadline = time.monotonic() + timeout_s
-        while time.monotonic() < deadline and self._listener.is_alive():
-            with self._lock:
-                position = self._heard.rfind(end.encode())
-                if position >= 0:
-                    return bytes(self._heard[:position]), True
-            time.sleep(0.002)
+            self._write(f"builtin printf %s {quote(self._end.decode())} 1<>{quote(self._pipe)}")
+        self._listener.join(timeout_s)
         with self._lock:
-            return bytes(self._heard), False
+            position = self._heard.rfind(self._end)
+            return bytes(self._heard if position < 0 else self._heard[:position]), position >= 0
 
     def close(self) -> None:
         """Stop listening."""
@@ -98,3 +95,5 @@ class Recorder:
                 with self._lock:
                     if len(self._heard) < LIMIT_BYTES:
                         self._heard += data
+                    if self._end and self._end in self._heard[-len(data) - len(self._end) :]:
+                        return

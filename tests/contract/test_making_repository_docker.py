@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import os
+import signal
+import socket
 import subprocess
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +20,9 @@ from swe_srl.errors import ConfigError, UserError
 from swe_srl.making.auto import recipe_for
 from swe_srl.making.check import check_tasks
 from swe_srl.making.decontaminate import decontaminate, repository_name
+from swe_srl.making.environment import dockerfile_of
+from swe_srl.making.exchange import import_rows
+from swe_srl.making.images import base_image
 from swe_srl.making.make import make_tasks
 from swe_srl.making.mine import mine_tasks
 from swe_srl.making.recipe import load_recipe
@@ -189,3 +197,73 @@ def test_a_project_without_tests_is_a_sentence(tmp_path: Path) -> None:
         recipe_for(str(tmp_path), tmp_path / "out", num_tasks=1)
     with pytest.raises(UserError, match="git repository"):
         mine_tasks(load_recipe("toolz"), tmp_path / "out", num=1)
+
+
+@pytest.fixture
+def clone_from(repository: Path) -> Iterator[str]:
+    """A real git server with the repository, as `x/<name>`."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    served = repository.parent / "x"
+    if not served.exists():
+        served.symlink_to(repository.parent, target_is_directory=True)
+    command = [
+        "git",
+        "daemon",
+        f"--base-path={repository.parent}",
+        "--export-all",
+        f"--port={port}",
+        "--listen=127.0.0.1",
+        "--reuseaddr",
+    ]
+    server = subprocess.Popen(command, start_new_session=True)
+    try:
+        for _ in range(100):
+            try:
+                socket.create_connection(("127.0.0.1", port), timeout=1).close()
+                break
+            except OSError:
+                time.sleep(0.05)
+        yield f"git://127.0.0.1:{port}/{{repo}}"
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)
+        server.wait()
+
+
+def test_a_row_without_an_image_gets_one_built_of_its_repository(
+    repository: Path, clone_from: str, tmp_path: Path
+) -> None:
+    parent = git(repository, "rev-parse", "HEAD~1")
+    row = {
+        "instance_id": f"x__{NAME}-1", "repo": f"x/{NAME}", "base_commit": parent, "problem_statement": "It counts wrong.", "created_at": "2024-05-01T00:00:00Z",
+        "patch": git(repository, "diff", "HEAD~1", "HEAD", "--", "src") + "\n", "test_patch": "", "FAIL_TO_PASS": ["total"], "PASS_TO_PASS": ["empty"],
+        "install_config": {"python": "3.11", "pre_install": ["test -d tests"], "install": "echo $PWD/src > $(python3 -c 'import sysconfig; print(sysconfig.get_path(\"purelib\"))')/x.pth"},
+        "log_parser": "parse_log_pytest",
+        "eval_script": f"cd /testbed\necho '>>>>> Start Test Output'\npython3 -c \"from {NAME} import total; print(['FAILED','PASSED'][total([dict(amount=-2)]) == -2], 'total'); print('PASSED empty')\"\necho '>>>>> End Test Output'\n",
+    }  # fmt: skip
+    (tmp_path / "rows.json").write_text(
+        json.dumps([row, {**row, "instance_id": "x__y-2", "install_config": None, "created_at": ""}])
+    )
+    imported = import_rows(
+        tmp_path / "rows.json",
+        tmp_path / "repo",
+        build=lambda row: dockerfile_of(row, base=base_image(), clone_from=clone_from),
+    )
+    assert imported.skipped == {"x__y-2": "no created_at and no install_config, so nothing pins its environment"}
+    checked = check_tasks(tmp_path / "repo", repeats=1)
+    assert (checked.good, checked.flaky, checked.failures) == ([row["instance_id"]], [], [])
+
+
+def test_without_a_specification_the_day_of_the_issue_pins_the_packages() -> None:
+    row = {
+        "instance_id": "a__b-1",
+        "repo": "a/b",
+        "base_commit": "c1",
+        "created_at": "2020-03-04T05:06:07Z",
+        "environment_setup_commit": "c0",
+    }
+    text = dockerfile_of(row)
+    assert text.startswith("FROM python:3.7\nRUN git clone --quiet https://github.com/a/b.git /testbed")
+    assert "git checkout --quiet c0" in text
+    assert "--exclude-newer 2020-03-04 pytest -e ." in text
+    assert "git checkout --quiet c1 && git remote remove origin\nWORKDIR /testbed\n" in text

@@ -157,3 +157,27 @@ def test_the_tree_hash_is_gits_own_and_leaves_no_trace(box):
     changed = tree_hash(box)
     assert said(box, "find /testbed/.git -type f | sort | md5sum") == objects
     assert changed == said(box, "cd /testbed && git add -A && git write-tree").strip()
+
+
+def test_what_is_written_to_a_recorded_pipe_is_kept_outside_and_cannot_be_taken_back(box: Sandbox) -> None:
+    recorder = box.record("/tmp/recorded/one/wire")
+    try:
+        box.run("cd /tmp/recorded/one && printf one >wire; (sleep 0.3; printf two >wire) & wait", timeout_s=20)
+        box.run("printf 'x%.0s' {1..200000} >/tmp/recorded/one/wire", timeout_s=20)
+        assert recorder.finish() == (b"onetwo" + b"x" * 200_000, True)
+    finally:
+        recorder.close()
+
+
+def test_a_recorder_whose_reader_was_killed_says_so_and_keeps_what_it_had(box: Sandbox) -> None:
+    recorder = box.record("/tmp/recorded/two/wire")
+    try:
+        box.run("printf before >/tmp/recorded/two/wire; sleep 0.3", timeout_s=20)
+        box.run(
+            'for p in /proc/[0-9]*; do read -r name <$p/comm; [ "$name" = cat ] && kill -9 ${p#/proc/}; done 2>/dev/null; true',
+            timeout_s=20,
+        )
+        assert recorder.finish(timeout_s=2) == (b"before", False)
+    finally:
+        recorder.close()
+    assert box.run("echo alive", timeout_s=20).output == "alive\n"
