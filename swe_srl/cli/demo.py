@@ -119,7 +119,7 @@ def _measure(config: DemoConfig, out: Path, tasks: str, models: dict[str, str]) 
         heldout = str(out / "replay-test" / "steps.jsonl")
         common = ("--tasks", tasks, "--policy", model, "--name", name, "--out", run)
         yield Stage(f"{name}: agreement with the teacher on held-out steps", ("agree", heldout, *common, *agreement))
-        yield Stage(f"{name}: solve the held-out tasks in boxes", ("predict", config.mode, *common, *solved))
+        yield Stage(f"{name}: solve the held-out tasks in boxes", ("predict", config.mode, *solved, *common))
         yield Stage(
             f"{name}: grade each patch in a fresh box",
             ("grade", f"{run}/predictions.jsonl", "--tasks", tasks, "--out", run, "--workers", str(config.workers)),
