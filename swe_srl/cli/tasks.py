@@ -44,11 +44,11 @@ def make(
 ) -> None:
     """Plant bugs in real projects, or mine their commits, and keep those that their own tests show."""
     from swe_srl.cli.console import progress, say
+    from swe_srl.making.archive import is_source
     from swe_srl.making.auto import recipe_for
     from swe_srl.making.make import make_tasks
     from swe_srl.making.mine import mine_tasks
     from swe_srl.making.recipe import load_recipe
-    from swe_srl.making.source import is_source
 
     for target in targets:
         if is_source(target) and not target.endswith(".toml"):

@@ -6,10 +6,11 @@ import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 
+from swe_srl.making.archive import open_source
 from swe_srl.making.images import base_image
 from swe_srl.making.prepare import without_failing
 from swe_srl.making.recipe import Recipe, load_recipe
-from swe_srl.making.source import open_source, recipe_of
+from swe_srl.making.source import recipe_of
 from swe_srl.store import write_text
 
 

@@ -25,21 +25,8 @@ WHEEL_OPTIONS = (
 
 
 def fetch_sdist(recipe: Recipe) -> Path:
-    """The archive of a recipe's project. Raises ConfigError on another digest, ApparatusError when it cannot be fetched."""
-    if recipe.source:
-        return _from_source(recipe)
+    """The source distribution of a recipe. Raises ConfigError on another digest, ApparatusError when it cannot be fetched."""
     return _fetch("sdists", recipe.package, recipe.version, recipe.sha256, ("--no-binary=:all:",))
-
-
-def _from_source(recipe: Recipe) -> Path:
-    from swe_srl.making.source import open_source
-
-    archive = open_source(recipe.source, revision=recipe.revision or "HEAD").archive
-    if _digest(archive) != recipe.sha256:
-        raise ConfigError(
-            f"recipe {recipe.package}: {recipe.source} is not what it was (sha256 {recipe.sha256[:12]}…): make the recipe again"
-        )
-    return archive
 
 
 def fetch_wheel(wheel: Wheel) -> Path:

@@ -15,7 +15,8 @@ from pathlib import Path
 
 from swe_srl.assets import cache_dir, material
 from swe_srl.errors import ImageMissing
-from swe_srl.making.download import fetch_sdist, fetch_wheel
+from swe_srl.making.archive import archive_of
+from swe_srl.making.download import fetch_wheel
 from swe_srl.making.project import Project
 from swe_srl.making.recipe import Recipe
 
@@ -65,7 +66,7 @@ class ProjectImage:
         )
         self.wheels = [fetch_wheel(wheel) for wheel in recipe.wheels]
         self.context = Path(tempfile.mkdtemp(prefix=f"{recipe.package}-", dir=cache_dir("projects")))
-        self.project = Project(recipe, fetch_sdist(recipe), self.context / "repository")
+        self.project = Project(recipe, archive_of(recipe), self.context / "repository")
         content = [self.dockerfile, self.project.commit, *(wheel.sha256 for wheel in recipe.wheels)]
         self.tag = f"swe-srl/{recipe.package.lower()}:{hashlib.sha256(json.dumps(content).encode()).hexdigest()[:12]}"
 

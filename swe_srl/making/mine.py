@@ -18,10 +18,10 @@ from swe_srl.benchmarks.dialects import derived_image
 from swe_srl.benchmarks.runners import eval_script
 from swe_srl.errors import ConfigError, UserError
 from swe_srl.fanout import fan_out
+from swe_srl.making.archive import open_source
 from swe_srl.making.images import WORKDIR, ProjectImage, base_image
 from swe_srl.making.make import Made
 from swe_srl.making.recipe import Recipe
-from swe_srl.making.source import open_source
 from swe_srl.making.suite import BASELINE_TIMEOUT_S, run_suite, suite_command, suite_sandbox
 from swe_srl.making.write import dump_yaml, write_index
 from swe_srl.runtime import open_sandbox

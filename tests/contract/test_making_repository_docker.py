@@ -17,6 +17,7 @@ import pytest
 from swe_srl.benchmarks.grading_spec import load_specs
 from swe_srl.benchmarks.load import excluded, load_tasks
 from swe_srl.errors import ConfigError, UserError
+from swe_srl.making.archive import is_source, open_source
 from swe_srl.making.auto import recipe_for
 from swe_srl.making.check import check_tasks
 from swe_srl.making.decontaminate import decontaminate, repository_name
@@ -26,7 +27,6 @@ from swe_srl.making.images import base_image
 from swe_srl.making.make import make_tasks
 from swe_srl.making.mine import mine_tasks
 from swe_srl.making.recipe import load_recipe
-from swe_srl.making.source import is_source, open_source
 
 pytestmark = pytest.mark.docker
 

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from swe_srl.errors import ConfigError
+from swe_srl.making.archive import is_source, open_source
 from swe_srl.making.auto import recipe_toml
 from swe_srl.making.needs import normal_name, requirements_of
 from swe_srl.making.recipe import Recipe, load_recipe
-from swe_srl.making.source import _packages_in, _tests_in, is_source, open_source, recipe_of
+from swe_srl.making.source import _packages_in, _tests_in, recipe_of
 
 
 @pytest.mark.parametrize(
