@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from git import Repo
 
 _GIT_URL = re.compile(r"^(?:git\+)?(?:https?|ssh|git|file)://|^[\w.-]+@[\w.-]+:|\.git$")
-ARCHIVES = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar")
+_ARCHIVES = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar")
 
 
 class Source(NamedTuple):
@@ -36,12 +36,12 @@ class Source(NamedTuple):
 
 def is_source(target: str) -> bool:
     """Whether `target` names a repository, a folder or an archive, and no recipe."""
-    return bool(_GIT_URL.search(target)) or target.endswith(ARCHIVES) or (Path(target).is_dir())
+    return bool(_GIT_URL.search(target)) or target.endswith(_ARCHIVES) or (Path(target).is_dir())
 
 
 def open_source(target: str, *, revision: str = "HEAD") -> Source:
     """Fetch what `target` names. Raises UserError when there is nothing there, ApparatusError when it cannot be fetched."""
-    if target.endswith(ARCHIVES):
+    if target.endswith(_ARCHIVES):
         path = Path(target)
         if not path.is_file():
             raise UserError(f"no file {path}: give a source distribution, a folder, or a git repository")
@@ -134,7 +134,7 @@ def _keep(content: bytes, name: str) -> Path:
 
 def _name_and_version(archive: Path) -> tuple[str, str]:
     stem = archive.name
-    for suffix in ARCHIVES:
+    for suffix in _ARCHIVES:
         stem = stem.removesuffix(suffix)
     name, _, version = stem.rpartition("-")
     return (name, version) if name and version[:1].isdigit() else (stem, "0")
