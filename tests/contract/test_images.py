@@ -100,3 +100,14 @@ def test_an_image_that_is_nowhere_is_said_and_nothing_is_held(capped, tmp_path):
     for _ in range(2):
         with pytest.raises(ImageMissing, match="no-such"):
             open_box(capped, BoxRequest("swe-srl/no-such:1", "/testbed", str(tmp_path)))
+
+
+def test_an_image_that_goes_while_the_disk_is_looked_at_takes_none(monkeypatch):
+    """Another process had evicted one between the list of images and the question for its layers, and the run ended."""
+    from swe_srl.runtime.docker.client import client
+    from swe_srl.runtime.docker.disk import DockerImageStore
+
+    listed = client().api.images()
+    gone = {"Id": "sha256:" + "0" * 64, "RepoTags": ["swe-srl/gone:1"]}
+    monkeypatch.setattr(client().api, "images", lambda: [*listed, gone])
+    assert DockerImageStore().disk_bytes(["swe-srl/gone:1"]) == 0

@@ -55,9 +55,12 @@ class DockerImageStore:
 
 
 def _layers_of(image_id: str) -> dict[Any, int]:
-    """Sizes by what a layer is told from others by: when and by what it was made."""
+    """Sizes by what a layer is told from others by: when and by what it was made; none of an image that has just gone."""
     if image_id not in _layers:
         with engine_errors(f"asking for the layers of image {image_id}"):
-            history = client().api.history(image_id)  # type: ignore[no-untyped-call]
+            try:
+                history = client().api.history(image_id)  # type: ignore[no-untyped-call]
+            except docker.errors.ImageNotFound:  # another process, or thread, has removed it since the list was made
+                return {}
         _layers[image_id] = {(row["Created"], row["CreatedBy"], row["Size"]): row["Size"] for row in history}
     return _layers[image_id]
