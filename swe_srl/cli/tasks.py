@@ -71,6 +71,8 @@ def make(
         say(
             f"{recipe.package}: {len(made.task_ids)} tasks of {made.num_tried} {'commits' if mine else 'mutations'} tried"
         )
+        if len(made.task_ids) < (num or recipe.num_tasks):
+            say(f"{recipe.package}: no more could be made")
         for reason, number in sorted(made.refused.items(), key=lambda item: -item[1]):
             say(f"  {number} not: {reason}")
     say(f"next: swe-srl tasks check {out}")

@@ -27,12 +27,18 @@ FROM {base}
 COPY wheels /tmp/wheels
 RUN pip install --quiet --no-index --no-deps --no-cache-dir --root-user-action=ignore /tmp/wheels/*.whl \\
  && rm -rf /tmp/wheels \\
- && echo {import_root} > "$(python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/testbed.pth"
+ && echo {import_root} > "$(python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/testbed.pth"{metadata}
 COPY repository {workdir}
 RUN git config --system --replace-all safe.directory '*' && cd {workdir} && git reset --quiet --hard && test -z "$(git status --porcelain)"
 ENV PYTHONHASHSEED=0 PYTHONDONTWRITEBYTECODE=1
 WORKDIR {workdir}
 """
+
+METADATA = """ \\
+ && folder="$(python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/{folder}.dist-info" && mkdir "$folder" \\
+ && printf 'Metadata-Version: 2.1\\nName: {name}\\nVersion: {version}\\n' > "$folder/METADATA"\
+"""
+"""What a project that asks for its own version finds; it is not installed, its folder is on Python's path."""
 
 TASK_DOCKERFILE = """\
 FROM {project}
@@ -62,7 +68,7 @@ class ProjectImage:
         self.recipe = recipe
         root = recipe.import_root.strip("./")
         self.dockerfile = PROJECT_DOCKERFILE.format(
-            base=base, workdir=WORKDIR, import_root=f"{WORKDIR}/{root}".rstrip("/")
+            base=base, workdir=WORKDIR, import_root=f"{WORKDIR}/{root}".rstrip("/"), metadata=_metadata(recipe)
         )
         self.wheels = [fetch_wheel(wheel) for wheel in recipe.wheels]
         self.context = Path(tempfile.mkdtemp(prefix=f"{recipe.package}-", dir=cache_dir("projects")))
@@ -92,3 +98,12 @@ class ProjectImage:
     def close(self) -> None:
         """Remove the context; the image stays."""
         shutil.rmtree(self.context, ignore_errors=True)
+
+
+def _metadata(recipe: Recipe) -> str:
+    """For a project whose recipe was found out: a person who writes one leaves out what needs more."""
+    if not recipe.source:
+        return ""
+    version = recipe.version if recipe.version[:1].isdigit() and "." in recipe.version else f"0+{recipe.version}"
+    folder = f"{recipe.package.replace('-', '_')}-{version}"
+    return METADATA.format(folder=folder, name=recipe.package, version=version)

@@ -77,7 +77,7 @@ def _make(
         raise UserError(
             f"{out} holds {len(strangers)} tasks of {recipe.package} that this recipe does not make (e.g. {strangers[0]}): choose another --out"
         )
-    return Made(recipe.package, task_ids, planting.num_tried)
+    return Made(recipe.package, task_ids, planting.num_tried, planting.refused)
 
 
 def function_names(project: Project) -> frozenset[str]:

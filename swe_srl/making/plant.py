@@ -62,6 +62,8 @@ class Planting(NamedTuple):
     passing: frozenset[str]
     """Tests that pass without any bug, in two runs."""
     num_tried: int
+    refused: dict[str, int]
+    """Why mutations are no tasks, and how many of each."""
 
 
 class _Baseline(NamedTuple):
@@ -78,7 +80,7 @@ def candidates(project: Project) -> list[Mutation]:
         mutation
         for path in project.source_files
         for mutation in mutations(path, project.read(path), max_function_lines=recipe.max_function_lines)
-        if mutation.function in named and mutation.kind in recipe.kinds
+        if (recipe.loose or mutation.function in named) and mutation.kind in recipe.kinds
     ]
     random.Random(recipe.seed).shuffle(found)
     by_kind = [[mutation for mutation in found if mutation.kind == kind] for kind in recipe.kinds]
@@ -134,15 +136,17 @@ def plant(
         boxes.put(box)
         planter = _Planter(image.project, baseline, boxes, trials, known)
         bugs, num_tried = planter.choose(candidates(image.project), num, workers, progress)
-    if len(bugs) < num:
+    reasons = Counter(trial.reason for trial in planter.trials if trial.reason)
+    if not bugs or (len(bugs) < num and not image.recipe.source):
+        why = ", ".join(f"{number} because {reason}" for reason, number in reasons.most_common(3))
         raise ConfigError(
-            f"recipe {image.recipe.package}: only {len(bugs)} of {num} tasks could be made of {num_tried} mutations: lower num_tasks or widen sources"
+            f"recipe {image.recipe.package}: only {len(bugs)} of {num} tasks could be made of {num_tried} mutations ({why}): lower num_tasks or widen sources"
         )
-    return Planting(bugs, baseline.passing, num_tried)
+    return Planting(bugs, baseline.passing, num_tried, dict(reasons))
 
 
 def _settings_digest(recipe: Recipe) -> str:
-    content = (TRIAL_VERSION, recipe.tests, recipe.deselect, recipe.max_failing)
+    content = (TRIAL_VERSION, recipe.tests, recipe.deselect, recipe.max_failing, recipe.loose)
     return hashlib.sha256(repr(content).encode()).hexdigest()[:8]
 
 
@@ -175,6 +179,8 @@ class _Planter:
         self._journal = journal
         self._known = known
         self._tests = test_sources(project)
+        self.trials: list[Trial] = []
+        """Those that were looked at, in order."""
 
     def choose(self, found: list[Mutation], num: int, workers: int, progress: Progress | None) -> tuple[list[Bug], int]:
         """The first `num` bugs in the order of `found`, few in one function; and how many mutations that took."""
@@ -183,6 +189,7 @@ class _Planter:
         tried = 0
         for mutation, trial in self._in_order(found, per_function, workers):
             tried += 1
+            self.trials.append(trial)
             if trial.reason or per_function[_place(mutation)] >= self._project.recipe.max_per_function:
                 continue
             per_function[_place(mutation)] += 1
@@ -269,7 +276,9 @@ class _Planter:
             return Trial(key=key, reason=RUNS_DISAGREE)
         for test in self._tests_to_show(mutation.function, failing):
             failure = _failure(first, test)
-            if failure is None or mutation.function not in called_functions(failure.code, {mutation.function}):
+            if failure is None:
+                continue
+            if not recipe.loose and mutation.function not in called_functions(failure.code, {mutation.function}):
                 continue
             if failure != _failure(whole, test):
                 return Trial(key=key, reason=PRINTS_DIFFER)
@@ -288,6 +297,8 @@ class _Planter:
 
     def _tests_to_show(self, function: str, failing: tuple[str, ...]) -> list[str]:
         naming = [test for test in failing if re.search(rf"\b{function}\b", self._tests.get(test.split("[")[0], ""))]
+        if self._project.recipe.loose:
+            naming = naming or list(failing)
         # the test that is named after the function says most about it
         return sorted(naming, key=lambda test: (not re.search(rf"::test_{function.strip('_')}(\[|$)", test), test))
 

@@ -61,6 +61,8 @@ class Recipe(Config):
     max_per_function: int = Field(2, ge=1)
     max_failing: int = Field(8, ge=1)
     """A bug that breaks more tests than this says little about itself."""
+    loose: bool = False
+    """Whether a statement may show a failure that does not name the function with the bug, as in tests of methods."""
     kinds: tuple[str, ...] = KINDS
     """Kinds of bugs, in turn."""
 

@@ -81,6 +81,7 @@ def recipe_of(
         import_root=root,
         wheels=wheels,
         max_failing=40,
+        loose=True,
     )
 
 

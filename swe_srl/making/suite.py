@@ -44,7 +44,19 @@ def suite_command(recipe: Recipe, tests: Sequence[str] = (), *options: str) -> s
     `-rA` writes one line a test, which SWE-bench parses.
     """
     deselect = [f"--ignore={test}" if test.endswith(".py") else f"--deselect={test}" for test in recipe.deselect]
-    command = ["python", "-m", "pytest", "-rA", "-q", "--tb=short", "-p", "no:cacheprovider", *deselect, *options]
+    command = [
+        "python",
+        "-m",
+        "pytest",
+        "-rA",
+        "-q",
+        "--color=no",
+        "--tb=short",
+        "-p",
+        "no:cacheprovider",
+        *deselect,
+        *options,
+    ]
     return shlex.join([*command, *(tests or recipe.tests)])
 
 
