@@ -2,6 +2,7 @@
 
 import ast
 import io
+import json
 import subprocess
 import tarfile
 from pathlib import Path
@@ -340,7 +341,7 @@ def test_an_unknown_recipe_names_the_known_ones():
 def test_a_recipe_with_an_unknown_kind_or_key_is_refused(tmp_path):
     bad = RECIPE.model_dump(exclude_none=True)
     lines = [
-        f"{key} = {list(value) if isinstance(value, tuple) else value!r}"
+        f"{key} = {list(value) if isinstance(value, tuple) else json.dumps(value)}"
         for key, value in bad.items()
         if key not in ("kinds", "wheels")
     ]
