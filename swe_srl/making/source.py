@@ -20,23 +20,7 @@ from swe_srl.making.recipe import Recipe
 
 _TEST_FILES = re.compile(r"(?:^|/)(?:test_[^/]*|[^/]*_test)\.py$")
 _NOT_SOURCES = ("setup.py", "conftest.py", "noxfile.py", "tasks.py", "versioneer.py")
-_NOT_PACKAGES = frozenset(
-    [
-        "test",
-        "tests",
-        "testing",
-        "doc",
-        "docs",
-        "example",
-        "examples",
-        "benchmark",
-        "benchmarks",
-        "scripts",
-        "tools",
-        "build",
-        "dist",
-    ]
-)
+_NOT_PACKAGES = re.compile(r"tests?|testing|docs?|examples?|benchmarks?|scripts|tools|build|dist")
 _RUNNER = ("pytest>=7,<9",)
 
 
@@ -109,12 +93,12 @@ def _unpacked(archive: Path, folder: Path) -> list[str]:
 
 def _tests_in(files: Sequence[str]) -> tuple[str, ...]:
     """The uppermost folders called `test` or `tests` that hold tests; else the files of tests beside each other."""
-    roots: dict[str, int] = {}
+    roots = set()
     for path in files:
         if _TEST_FILES.search(path):
             parts = path.split("/")[:-1]
             root = next(("/".join(parts[: n + 1]) for n, part in enumerate(parts) if part in ("test", "tests")), "")
-            roots[root or path] = roots.get(root or path, 0) + 1
+            roots.add(root or path)
     folders = [
         root
         for root in roots
@@ -131,14 +115,14 @@ def _packages_in(files: Sequence[str]) -> tuple[str, tuple[str, ...]]:
             for path in files
             if path.startswith(root) and path.count("/") == root.count("/") + 1 and path.endswith("/__init__.py")
         }
-        packages = {name for name in packages if name not in _NOT_PACKAGES}
+        packages = {name for name in packages if not _NOT_PACKAGES.fullmatch(name)}
         modules = {
             path[len(root) :]
             for path in files
             if path.startswith(root) and "/" not in path[len(root) :] and path.endswith(".py")
         }
         modules = {name for name in modules if name not in _NOT_SOURCES and not _TEST_FILES.search(name)}
-        if packages or (modules and (root or not packages)):
+        if packages or modules:
             return root.rstrip("/") or ".", tuple(f"{root}{name}" for name in sorted(packages or modules))
     return ".", ()
 
