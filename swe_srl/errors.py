@@ -8,6 +8,7 @@ SweSrlError
 │   └── UnknownTask          an id that the task repository does not hold
 └── ApparatusError           what should have worked and did not; exit 3
     ├── EngineUnavailable    no container engine answers
+    ├── ClusterUnavailable   no cluster answers, or none of its machines is left
     ├── ImageMissing         an image is absent and could not be pulled or built
     ├── SandboxError         the box itself is gone, not the command in it
     ├── EndpointError        a model endpoint does not answer, or refuses
@@ -51,6 +52,10 @@ class ApparatusError(SweSrlError):
 
 class EngineUnavailable(ApparatusError):
     """No container engine answers."""
+
+
+class ClusterUnavailable(ApparatusError):
+    """No cluster answers, its machines cannot do the work, or none of them is left."""
 
 
 class ImageMissing(ApparatusError):

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from swe_srl.cli.options import Boxes, Out, Tasks
+from swe_srl.cli.options import Address, Boxes, ExecutorName, Out, Tasks, executor_of
 
 
 def grade(
@@ -17,7 +17,7 @@ def grade(
     ],
     tasks: Tasks,
     out: Out,
-    workers: Annotated[int, typer.Option(min=1, help="Boxes at the same time.")] = 2,
+    workers: Annotated[int, typer.Option(min=1, help="Boxes at the same time, on each machine.")] = 2,
     timeout: Annotated[float, typer.Option(min=1, help="Seconds that the tests of one task may take.")] = 1800.0,
     rules: Annotated[
         Literal["strict", "swebench"],
@@ -26,6 +26,8 @@ def grade(
         ),
     ] = "strict",
     box: Boxes = None,
+    executor: ExecutorName = "threads",
+    address: Address = "",
 ) -> None:
     """Apply each patch in a fresh box, run the trusted tests, and judge by SWE-bench's rules and our own."""
     from swe_srl.benchmarks.load import excluded
@@ -38,6 +40,7 @@ def grade(
     from swe_srl.settings import apply_overrides, build
     from swe_srl.store import Run
 
+    place = executor_of(executor, address)
     unused = excluded(tasks)
     found = read_predictions(predictions)
     left_out = [item for item in found if item.task_id in unused]
@@ -46,7 +49,7 @@ def grade(
         say(f"not graded: {item.task_id}: {unused[item.task_id]}")
     grader = Grader(tasks, build(SandboxConfig, apply_overrides({}, box or []), "--box"), timeout, rules=rules)
     with progress("grading", len(found)) as advance:
-        verdicts = grade_all(found, grader, Run(out), source=tasks, workers=workers, progress=advance)
+        verdicts = grade_all(found, grader, Run(out), source=tasks, workers=workers, executor=place, progress=advance)
     statuses = [verdict.status for verdict in verdicts]
     table(
         "verdicts",

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+
+if TYPE_CHECKING:
+    from swe_srl.fanout import Executor
 
 Tasks = Annotated[
     Path,
@@ -42,3 +45,28 @@ Boxes = Annotated[
         show_default=False,
     ),
 ]
+ExecutorName = Annotated[
+    Literal["threads", "ray"],
+    typer.Option(help="Where boxes are: on this machine, or on those of a Ray cluster; see docs/cluster.md."),
+]
+Address = Annotated[
+    str,
+    typer.Option(
+        help="host:port of the head of the Ray cluster; RAY_ADDRESS, or a head on this machine, by default.",
+        show_default=False,
+    ),
+]
+
+
+def executor_of(name: Literal["threads", "ray"], address: str) -> Executor:
+    """The executor that --executor and --address name. Raises UserError."""
+    from swe_srl.errors import UserError
+    from swe_srl.fanout import THREADS
+
+    if name == "threads":
+        if address:
+            raise UserError(f"--address {address} is of a Ray cluster: add --executor ray, or leave it out")
+        return THREADS
+    from swe_srl.runtime.cluster import RayCluster
+
+    return RayCluster(address)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from swe_srl.cli.options import Boxes, Out, Tasks
+from swe_srl.cli.options import Address, Boxes, ExecutorName, Out, Tasks, executor_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,12 +24,14 @@ def replay(
     *,
     tasks: Tasks,
     out: Out,
-    workers: Annotated[int, typer.Option(min=1, help="Boxes at the same time.")] = 2,
+    workers: Annotated[int, typer.Option(min=1, help="Boxes at the same time, on each machine.")] = 2,
     all_: Annotated[bool, typer.Option("--all", help="Also replay what is not recorded as resolved.")] = False,
     keep_lost: Annotated[bool, typer.Option(help="Keep the steps before a lost state.")] = False,
     grade: Annotated[bool, typer.Option(help="Grade the final diff, and compare with what is claimed.")] = True,
     timeout: Annotated[float, typer.Option(min=1, help="Seconds that one command may take.")] = 60.0,
     box: Boxes = None,
+    executor: ExecutorName = "threads",
+    address: Address = "",
 ) -> None:
     """Run every command again in the task's box; keep what happened, with its fidelity, in steps.jsonl."""
     from swe_srl.agent import open_task_box
@@ -42,6 +44,7 @@ def replay(
     from swe_srl.settings import apply_overrides, build
     from swe_srl.store import Run
 
+    place = executor_of(executor, address)
     config = ReplayConfig(only_resolved=not all_, keep_lost=keep_lost, command_timeout_s=timeout, workers=workers)
     boxes = build(SandboxConfig, apply_overrides({}, box or []), "--box")
     known = {task.task_id: task for task in load_tasks(tasks)}
@@ -56,6 +59,7 @@ def replay(
                 task, boxes.model_copy(update={"session": item.session}), "replay"
             ),
             grade=(lambda prediction: grader.grade(prediction).verdict) if grader else None,
+            executor=place,
             progress=advance,
         )
     _tell(summary, out, tasks)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from importlib import metadata
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from swe_srl.benchmarks.grading_spec import load_specs
 from swe_srl.benchmarks.load import load_tasks
@@ -26,6 +26,9 @@ OUTPUT_BYTES = 50_000_000
 """Of one log. A verdict needs all of it: the results of the tests stand at its end."""
 
 
+_OF_A_PROCESS = ("_pool", "_referees", "_lock")
+
+
 def grader_version(rules: Rules) -> str:
     """`strict-1 swebench-5.0.2`: our checks, and the parsers and rules below them."""
     below = f"swebench-{metadata.version('swebench')}"
@@ -39,7 +42,10 @@ def grading_sandbox(config: SandboxConfig) -> SandboxConfig:
 
 
 class Grader:
-    """Grades predictions by task id; safe to share between threads. Holds the answers, and shows none of them."""
+    """Grades predictions by task id; safe to share between threads, and can be pickled for other machines.
+
+    Holds the answers, and shows none of them.
+    """
 
     def __init__(
         self,
@@ -73,15 +79,27 @@ class Grader:
         self._sandbox = grading_sandbox(sandbox or SandboxConfig())
         self._timeout_s = timeout_s
         self._source = source
+        self._rules = rules
+        self._stop_early = stop_early
+        self._begin()
+
+    def _begin(self) -> None:
+        """What belongs to one process, and is made in each."""
         # Here, and not in the threads that grade: swebench imports docker, and docker's modules each other in a circle, so that
         # two threads which are the first to import them can lock each other out.
         import_swebench()
         backend_of(self._sandbox.type)
         self._pool: WarmPool | None = None
-        self._rules = rules
-        self._stop_early = stop_early
         self._referees: dict[str, Referee] = {}
         self._lock = threading.Lock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a Grader on another machine is made of: tasks, answers and settings, and nothing that is open."""
+        return {name: value for name, value in vars(self).items() if name not in _OF_A_PROCESS}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._begin()
 
     @property
     def version(self) -> str:

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
 
-from swe_srl.fanout import fan_out, grouped
+from swe_srl.fanout import THREADS, Executor, fan_out, grouped
 from swe_srl.grading.grade import Graded
 from swe_srl.grading.papers import write_metadata, write_papers, write_run_reports
 from swe_srl.grading.predictions import check_known
@@ -57,12 +57,14 @@ def grade_all(
     *,
     source: str | Path,
     workers: int = 2,
+    executor: Executor = THREADS,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Verdict]:
     """Grade all predictions, each in a fresh box; the verdicts stand in the order of the predictions.
 
     What a run before this one has decided is not graded again, except failures of the apparatus. One such failure is
     recorded and the others go on; a missing engine ends the run. `source` is where the tasks came from, for the papers.
+    `executor` is where boxes are, `workers` of them at once in each place; all that is written is written here.
 
     Raises UnknownTask before anything is run, UserError when another process works in the same directory.
     """
@@ -85,7 +87,7 @@ def grade_all(
         in_force = current_verdicts(run)
         done = 0
         with run.append(VERDICTS, Verdict) as verdicts:
-            for graded, prediction in _graded(predictions, grader, before, workers):
+            for graded, prediction in _graded(predictions, grader, before, workers, executor):
                 verdict = graded.verdict.model_copy(update={"grader": grader.version})
                 place = (verdict.task_id, verdict.model)
                 if in_force.get(place) != verdict:
@@ -103,7 +105,11 @@ def grade_all(
 
 
 def _graded(
-    predictions: Sequence[Prediction], grader: Grades, before: Mapping[tuple[str, str, str], Verdict], workers: int
+    predictions: Sequence[Prediction],
+    grader: Grades,
+    before: Mapping[tuple[str, str, str], Verdict],
+    workers: int,
+    executor: Executor,
 ) -> Iterator[tuple[Graded, Prediction]]:
     """Each prediction with its verdict, old or new, as it is ready."""
     pending = []
@@ -115,9 +121,13 @@ def _graded(
             yield Graded(old), prediction
         else:
             pending.append(prediction)
-    pending = grouped(pending, lambda prediction: grader.tasks[prediction.task_id].image)
-    with grader.expecting(pending):
-        for outcome in fan_out(grader.grade, pending, workers=workers):
+
+    def image_of(prediction: Prediction) -> str:
+        return grader.tasks[prediction.task_id].image
+
+    pending = grouped(pending, image_of)
+    with grader.expecting(pending if executor.is_here else []):
+        for outcome in fan_out(grader.grade, pending, workers=workers, executor=executor, near=image_of):
             if outcome.value is None:
                 yield grader.infra_failure(outcome.item, str(outcome.failure)), outcome.item
             else:

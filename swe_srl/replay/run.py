@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 
 from swe_srl.errors import SandboxError, StorageError
-from swe_srl.fanout import fan_out, grouped
+from swe_srl.fanout import THREADS, Executor, fan_out, grouped
 from swe_srl.replay.repair import in_other_session
 from swe_srl.replay.replay import Outcome, ReplayConfig, Replayed, replay_with_verdict
 from swe_srl.replay.spool import Place, Spool
@@ -34,6 +34,7 @@ def replay_all(
     *,
     open_box: OpenBox,
     grade: GradeFn | None = None,
+    executor: Executor = THREADS,
     progress: Callable[[int, int], None] | None = None,
 ) -> ReplaySummary:
     """Replay trajectories into `steps.jsonl`, one line per trajectory in `replayed.jsonl`, numbers in `summary.json`.
@@ -41,7 +42,8 @@ def replay_all(
     The trajectories are written to `trajectories.jsonl` as they come, and read from there one at a time. One counts as
     done when its line stands in `replayed.jsonl`; steps that a killed run wrote of others are dropped at the next start.
     A box that breaks leaves its trajectory for the next start. With `grade` the final diff is graded, and a claim that
-    does not hold is an objection. Raises UnknownTask, before anything is run, for a trajectory of a task that is not there.
+    does not hold is an objection. `executor` is where boxes are; where that is elsewhere, `open_box` and `grade` are
+    pickled for it, and all that is written is written here. Raises UnknownTask, before anything is run, for a trajectory of a task that is not there.
     """
     broken: list[str] = []
     with run.exclusive():
@@ -54,13 +56,19 @@ def replay_all(
             (item for item in wanted if item.trajectory_id not in done), lambda item: tasks[item.task_id].image
         )
 
-        def work(place: Place) -> Outcome:
-            trajectory = spool.load(place)
+        def work(trajectory: Trajectory) -> Outcome:
             outcome = replay_repaired(trajectory, lambda item: open_box(tasks[item.task_id], item), config)
             return _graded(trajectory, outcome, config, grade) if grade else outcome
 
+        found = fan_out(
+            work,
+            (spool.load(place) for place in pending),
+            workers=config.workers,
+            executor=executor,
+            near=lambda trajectory: tasks[trajectory.task_id].image,
+        )
         with run.append(STEPS, Step) as steps, run.append(REPLAYED, Replayed) as replayed:
-            for number, outcome in enumerate(fan_out(work, pending, workers=config.workers), start=1):
+            for number, outcome in enumerate(found, start=1):
                 if isinstance(outcome.failure, StorageError):
                     raise outcome.failure
                 if outcome.value is None:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from machines import Machines
 from rows import row_on_image
 
 from swe_srl.benchmarks.load import load_tasks
@@ -20,6 +21,7 @@ from swe_srl.grading.run import grade_all
 from swe_srl.reporting.collect import collect
 from swe_srl.reporting.summarise import summarise
 from swe_srl.runtime import SandboxConfig
+from swe_srl.runtime.open import backend_of
 from swe_srl.schema import Prediction, Trajectory
 from swe_srl.store import Run
 from swe_srl.testing import ScriptedPolicy, completion
@@ -100,6 +102,39 @@ def test_gold_resolves_and_wrong_patches_do_not_each_in_a_box_of_its_own(
     assert {item.model: item.status for item in verdicts} == {
         "gold": "resolved", "empty": "empty_patch", "wrong": "unresolved", "does not apply": "patch_failed", "endless": "timed_out",
     }  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_two_machines_of_a_cluster_come_to_the_verdicts_of_threads_though_one_dies(rows: Path, tmp_path: Path) -> None:
+    pytest.importorskip("ray", reason="ray is not installed: pip install 'swe-srl[ray]'")
+    from swe_srl.runtime.cluster import RayCluster
+
+    patches = {
+        "gold": GOLD,
+        "empty": "",
+        "wrong": GOLD.replace("a + b", "a * b"),
+        "bad": GOLD.replace("a - b", "a / b"),
+    }
+    predictions = [predict(patch, f"{name}{n}") for n in range(3) for name, patch in patches.items()]
+    here = grade_all(predictions, Grader(rows, timeout_s=60), Run(tmp_path / "here"), source=rows)
+    machines = Machines()
+    machines.have(2)
+
+    def lose_one(done: int, total: int) -> None:
+        if done == 4:
+            machines.lose_one()
+
+    try:
+        there = grade_all(
+            predictions, Grader(rows, timeout_s=60), Run(tmp_path / "there"), source=rows, workers=1,
+            executor=RayCluster(machines.address), progress=lose_one,
+        )  # fmt: skip
+    finally:
+        machines.close()
+        backend_of("docker").reap()  # what ran on the machine that died, as the next run there would
+    timeless = [[item.model_copy(update={"duration_s": 0.0}) for item in verdicts] for verdicts in (here, there)]
+    assert timeless[0] == timeless[1]
+    assert [item.status for item in there[:4]] == ["resolved", "empty_patch", "unresolved", "patch_failed"]
 
 
 def test_the_untouched_tree_does_not_resolve_and_the_log_says_why(rows: Path) -> None:

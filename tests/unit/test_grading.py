@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ import pytest
 
 from swe_srl.errors import ConfigError, EngineUnavailable, SandboxError, UnknownTask
 from swe_srl.grading.grade import EvalLog, Graded, grade, grade_unpatched, judge_run, verdict_without_tests
+from swe_srl.grading.grader import Grader
 from swe_srl.grading.patches import apply_patch
 from swe_srl.grading.rules import eval_script, judge
 from swe_srl.grading.run import current_verdicts, grade_all
@@ -347,3 +349,16 @@ print("docker.models.containers" in sys.modules, "swebench.harness.grading" in s
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.stdout.split() == ["True", "True"], done.stderr
+
+
+def test_a_grader_travels_with_its_answers_and_without_what_is_open(tmp_path: Path) -> None:
+    row = {"instance_id": "a__b-1", "repo": "a/b", "base_commit": "c", "problem_statement": "", "image": "i", "patch": "gold", "eval_script": "e", "log_parser": "parse_log_pytest", "FAIL_TO_PASS": ["t"], "PASS_TO_PASS": []}  # fmt: skip
+    (tmp_path / "rows.json").write_text(json.dumps([row]))
+    here = Grader(tmp_path / "rows.json", timeout_s=7, rules="swebench")
+    sent = pickle.dumps(here.grade)
+    (tmp_path / "rows.json").unlink()  # what is needed of it is in the parcel: another machine may not have the file
+    there = pickle.loads(sent)
+    assert there(predict("", "a__b-1")) == here.grade(predict("", "a__b-1"))
+    grader = there.__self__
+    assert (grader.tasks, grader.version, grader.gold("a__b-1")) == (here.tasks, here.version, here.gold("a__b-1"))
+    assert grader._timeout_s == 7
