@@ -1,17 +1,19 @@
-"""`swe-srl demo`: the whole pipeline on real projects, each stage by its own verb, so that every line can be run by hand."""
+"""`swe-srl demo`: the whole pipeline on real projects, each stage by its own verb, so that every line can be run by hand.
+
+The verbs run one after the other in this process: what they import, torch above all, takes longer than some of them.
+"""
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
 import typer
 from pydantic import Field
 
+from swe_srl.cli import main
 from swe_srl.cli.console import say
 from swe_srl.settings import Config, load
 from swe_srl.training.config import TrainConfig
@@ -136,6 +138,15 @@ def _measure(config: DemoConfig, out: Path, tasks: str, models: dict[str, str]) 
     yield Stage("Report", ("report", *runs, "--title", "swe-srl demo", "--out", str(out / "report")))
 
 
+def _run(arguments: Sequence[str]) -> int:
+    """One verb; its exit code."""
+    try:
+        main(arguments)
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    return 0
+
+
 def demo(
     out: Annotated[Path, typer.Option(help="Where everything goes; call again with the same place to go on.")] = Path(
         "demo"
@@ -152,10 +163,9 @@ def demo(
         say(f"$ swe-srl {' '.join(stage.arguments)}")
         if dry_run:
             continue
-        done = subprocess.run([sys.executable, "-m", "swe_srl.cli", *stage.arguments], check=False)
-        if done.returncode:
+        if code := _run(stage.arguments):
             say(f"\nThe demo stopped at stage {number}; mend that and call it again: finished stages are not repeated.")
-            raise typer.Exit(done.returncode)
+            raise typer.Exit(code)
     say(f"\nDone in {(time.monotonic() - begun) / 60:.1f} minutes. Everything is under {out}/:")
     for path, what in (
         ("report/report.md", "the numbers, with every denominator"),
