@@ -44,3 +44,15 @@ def test_every_tool_and_every_verb_has_its_own_lines():
 def test_a_reward_that_is_missing_for_a_rollout_is_an_error():
     with pytest.raises(ValueError, match="zip"):
         agreement([row((0.0, 1.0), (0.0,))], "r")
+
+
+def test_beside_the_tests_the_effect_is_one_of_the_rewards_and_steps_without_tests_are_left_out():
+    judged = row((0.0, 1.0), (1.0, 0.0))
+    judged = judged.model_copy(update={"values": {**judged.values, "tests": (0.0, 0.5)}})
+    found = [
+        (words, pairs.reward, pairs.tau.value)
+        for words, pairs in agreements([judged, row((0.0, 1.0), (0.0, 1.0), "b")], "tests")
+    ]
+    assert found[:2] == [("all", "effect", 1.0), ("all", "r", -1.0)]
+    assert {pairs.num_steps for _, pairs in agreements([judged], "tests")} == {1}
+    assert [pairs.reward for words, pairs in agreements([judged]) if words == "all"] == ["r"]
