@@ -40,6 +40,8 @@ class AgentLimits(Config):
     """Answers in a row in which no action could be found; then the exit status is `format_errors`."""
     max_completion_tokens: int | None = Field(None, ge=1)
     """Of all answers together."""
+    max_usd: float | None = Field(None, gt=0)
+    """Of all answers together, where the policy knows its price; checked after each turn, which may go beyond it."""
     max_seconds: float | None = Field(1800.0, gt=0)
     """Of the whole episode, from the opening of its box; checked after each turn."""
     command_timeout_s: float = Field(60.0, gt=0)
@@ -55,7 +57,7 @@ class EpisodeResult(NamedTuple):
     task: Task
     turns: tuple[Turn, ...]
     exit_status: str
-    """`submitted`, `turn_limit`, `format_errors`, `token_limit`, `time_limit`; empty after an infrastructure failure."""
+    """`submitted`, `turn_limit`, `format_errors`, `token_limit`, `cost_limit`, `time_limit`; empty after an infrastructure failure."""
     patch: str
     """The diff as the box was left, whatever the exit status; empty after an infrastructure failure."""
     usage: Usage = Usage()
@@ -141,6 +143,7 @@ class Episode:
             prompt_tokens=completion.num_prompt_tokens,
             completion_tokens=completion.num_tokens,
             cached_tokens=completion.num_cached_tokens,
+            cost_usd=completion.cost_usd,
         )
         turn = self._run(completion)
         self.turns.append(turn)
@@ -213,6 +216,8 @@ class Episode:
             return "turn_limit"
         if limits.max_completion_tokens and self._usage.completion_tokens >= limits.max_completion_tokens:
             return "token_limit"
+        if limits.max_usd and self._usage.cost_usd >= limits.max_usd:
+            return "cost_limit"
         if limits.max_seconds and time.monotonic() - self._begun >= limits.max_seconds:
             return "time_limit"
         return ""

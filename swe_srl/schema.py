@@ -194,8 +194,12 @@ class StepAgreement(Record):
     """Samples in which an action could be found."""
     num_same_tool: int = Field(ge=0)
     """Samples whose action uses the teacher's tool."""
+    num_exact: int | None = Field(None, ge=0)
+    """Samples whose action is the teacher's, outer white space apart; None in rows of versions that did not count them."""
     mean_tokens: float = 0.0
     """Completion tokens per sample."""
+    answer_tokens: tuple[int, ...] = ()
+    """Completion tokens of each sample; empty in rows of versions that did not keep them."""
 
 
 class Checkpoint(Record):
@@ -215,9 +219,22 @@ class Prediction(Record):
     model: str
     patch: str
     exit_status: str
+    attempt: int = Field(0, ge=0)
+    """Which of several attempts at the task."""
+    mode: str = ""
+    """How the model was evaluated: `agent`, `oracle` or `agentless`; empty where another tool did it."""
     num_turns: int = 0
+    """Answers of the model."""
     num_malformed: int = 0
-    """Turns in which no action could be found."""
+    """Answers in which no action, edit or path could be found."""
+    num_edits: int = 0
+    """Answers that held an edit of files, in the modes that ask for one."""
+    num_edits_applied: int = 0
+    """Those of them whose edit fitted its files."""
+    num_tokens_cut: int = 0
+    """Tokens of files and listings that were left out of the prompts to keep the budget of the input."""
+    answer_tokens: tuple[int, ...] = ()
+    """Completion tokens of each answer."""
     usage: Usage = Usage()
     duration_s: float = 0.0
     infra_failure: str = ""
@@ -227,6 +244,19 @@ class Prediction(Record):
     def patch_digest(self) -> str:
         """First 16 hex digits of the patch's SHA-256; a verdict belongs to a digest, not to a task alone."""
         return hashlib.sha256(self.patch.encode()).hexdigest()[:16]
+
+
+class Candidate(Record):
+    """One of the patches that an attempt chose from."""
+
+    task_id: str
+    model: str
+    attempt: int = Field(0, ge=0)
+    sample: int = Field(ge=0)
+    exit_status: str
+    """`edited`, or why there is no patch."""
+    patch: str
+    chosen: bool = False
 
 
 VerdictStatus = Literal[
@@ -240,6 +270,8 @@ class Verdict(Record):
 
     task_id: str
     model: str
+    attempt: int = Field(0, ge=0)
+    """The prediction's."""
     patch_digest: str
     status: VerdictStatus
     tests_failed: tuple[str, ...] = ()
@@ -286,19 +318,69 @@ class Mean(Record):
     high: float
 
 
+class Quantiles(Record):
+    """How n values are spread."""
+
+    n: int = Field(ge=1)
+    min: float
+    p5: float
+    p25: float
+    p50: float
+    p75: float
+    p95: float
+    max: float
+
+
+class ToolAgreement(Record):
+    """Agreement with the teacher on the steps where it used one tool; means are over steps, shares over samples."""
+
+    tool: str
+    num_steps: int
+    similarity: Mean
+    exact: Mean | None
+    """Share of a step's samples that are the teacher's action; None where rows do not tell."""
+    well_formed: Proportion
+    same_tool: Proportion
+
+
 class RunSummary(Record):
     """The numbers of one model in a report."""
 
     model: str
     resolved: Proportion
-    """Over graded tasks: everything submitted minus infrastructure failures."""
+    """Over what was graded: everything submitted minus infrastructure failures. With several attempts at a task the interval allows for their likeness."""
     counts: dict[str, int]
     """Every denominator: tasks, submitted, graded, and one entry per verdict status."""
+    pass_at: dict[int, Mean] = Field(default_factory=dict)
+    """k → the chance that at least one of k attempts at a task resolves it (Chen et al. 2021); empty where each task was tried once."""
+    best_of: dict[str, Proportion] = Field(default_factory=dict)
+    """How one attempt of each task was chosen, without knowing its verdict → the tasks that are resolved so."""
+    applied: Proportion | None = None
+    """Patches that applied, of those graded that are not empty."""
+    empty: Proportion | None = None
+    """Of what was graded, as `tampered`."""
+    tampered: Proportion | None = None
+    infra: Proportion | None = None
+    """Failures of the apparatus, of all that was submitted."""
+    edits_applied: Proportion | None = None
+    """Of the answers that held an edit of files, those whose edit fitted them."""
+    exit_statuses: dict[str, int] = Field(default_factory=dict)
+    """How attempts ended."""
     well_formed_turns: Proportion | None = None
     step_similarity: Mean | None = None
+    step_exact: Mean | None = None
     step_well_formed: Proportion | None = None
+    tools: tuple[ToolAgreement, ...] = ()
     mean_turns: float = 0.0
     mean_completion_tokens: float = 0.0
+    turns: Quantiles | None = None
+    """Per attempt, as `tokens` (of completions) and `seconds`."""
+    tokens: Quantiles | None = None
+    seconds: Quantiles | None = None
+    answer_tokens: Quantiles | None = None
+    """Completion tokens of each answer in the attempts."""
+    step_tokens: Quantiles | None = None
+    """Completion tokens of each sample at held-out steps."""
 
 
 class Report(Record):

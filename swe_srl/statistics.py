@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from swe_srl.schema import Mean, Proportion
+from swe_srl.schema import Mean, Proportion, Quantiles, StepAgreement, ToolAgreement
 
 Z_95 = 1.959963984540054
 """The 97.5 % quantile of the normal distribution."""
@@ -30,16 +30,72 @@ def wilson(k: int, n: int) -> Proportion:
     """
     if not 0 <= k <= n:
         raise ValueError(f"k = {k} is not between 0 and n = {n}")
+    low, high = _score_interval(k, n, n)
+    return Proportion(k=k, n=n, low=low, high=high)
+
+
+def wilson_of_groups(outcomes: Mapping[str, tuple[int, int]]) -> Proportion:
+    """The share of all successes, group → (k, n), with a Wilson interval that allows for groups whose outcomes are alike.
+
+    The attempts at one task, of several seeds too, are no independent draws. n is divided by the design effect (Rao and
+    Scott 1992): the variance of the share over groups by that of as many independent outcomes. It is 1 where each group has
+    one outcome, and c where groups of c are alike throughout; below 1 it counts as 1. Where nothing or everything
+    succeeded, no variance is seen, and the groups are what is counted.
+    """
+    k, n = sum(pair[0] for pair in outcomes.values()), sum(pair[1] for pair in outcomes.values())
+    if any(not 0 <= one <= of for one, of in outcomes.values()):
+        raise ValueError(f"more successes than outcomes in a group: {dict(outcomes)}")
     if n == 0:
-        return Proportion(k=0, n=0, low=0.0, high=1.0)
+        return wilson(0, 0)
+    share = k / n
+    if k in (0, n):
+        effective = float(sum(of > 0 for _, of in outcomes.values()))
+    else:
+        variance = math.fsum((one - of * share) ** 2 for one, of in outcomes.values()) / n**2
+        effective = n / max(1.0, variance / (share * (1 - share) / n))
+    low, high = _score_interval(k, n, effective)
+    return Proportion(k=k, n=n, low=low, high=high)
+
+
+def _score_interval(k: int, n: int, effective: float) -> tuple[float, float]:
+    """Wilson's interval around k / n, as if it came of `effective` independent draws."""
+    if n == 0:
+        return 0.0, 1.0
     z2 = Z_95 * Z_95
     share = k / n
-    centre = (share + z2 / (2 * n)) / (1 + z2 / n)
-    half = Z_95 * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n)) / (1 + z2 / n)
+    centre = (share + z2 / (2 * effective)) / (1 + z2 / effective)
+    half = Z_95 * math.sqrt(share * (1 - share) / effective + z2 / (4 * effective**2)) / (1 + z2 / effective)
     # at the ends the interval touches 0 and 1; in floating point it misses them by a rounding error
-    low = 0.0 if k == 0 else centre - half
-    high = 1.0 if k == n else centre + half
-    return Proportion(k=k, n=n, low=low, high=high)
+    return (0.0 if k == 0 else centre - half), (1.0 if k == n else centre + half)
+
+
+def pass_at_k(n: int, c: int, k: int) -> float:
+    """The chance that k of n attempts, drawn without putting back, hold at least one of the c that succeeded.
+
+    1 - C(n - c, k) / C(n, k): the unbiased estimate of Chen et al. 2021 (arXiv 2107.03374, equation 1).
+    """
+    if not (0 <= c <= n and 1 <= k <= n):
+        raise ValueError(f"pass@{k} of {c} successes among n = {n} attempts: k is between 1 and n, c between 0 and n")
+    return 1 - math.comb(n - c, k) / math.comb(n, k)
+
+
+def pass_at(outcomes: Mapping[str, tuple[int, int]], k: int, *, seed: int = 0) -> Mean:
+    """The mean of pass@k over tasks, task → (successes, attempts), with its 95 % bootstrap interval over tasks.
+
+    Tasks with fewer than k attempts say nothing of it and are left out: `n` counts the others.
+    """
+    return bootstrap_mean([pass_at_k(n, c, k) for c, n in outcomes.values() if n >= k], seed=seed)
+
+
+def quantiles(values: Sequence[float]) -> Quantiles | None:
+    """How values are spread, interpolated between neighbours; None where there are none."""
+    import numpy as np
+
+    if not values:
+        return None
+    found = np.quantile(np.array(values, dtype=np.float64), (0, 0.05, 0.25, 0.5, 0.75, 0.95, 1)).tolist()
+    names = ("min", "p5", "p25", "p50", "p75", "p95", "max")
+    return Quantiles(n=len(values), **dict(zip(names, found, strict=True)))
 
 
 def bootstrap_mean(values: Sequence[float], *, groups: Sequence[str] = (), seed: int = 0) -> Mean:
@@ -77,6 +133,32 @@ def mcnemar_exact(only_first: int, only_second: int) -> float:
     tail = sum(math.comb(n, k) for k in range(min(only_first, only_second) + 1))
     # integers until the last division: 0.5 ** n is 0.0 from n = 1075 on
     return min(1.0, float(2 * tail / 2**n))
+
+
+def exact_rate(rows: Sequence[StepAgreement]) -> Mean | None:
+    """The mean share of a step's samples that are the teacher's action, its interval over tasks; None where rows do not tell."""
+    told = [row for row in rows if row.num_exact is not None]
+    shares = [(row.num_exact or 0) / row.num_samples for row in told]
+    return bootstrap_mean(shares, groups=[row.task_id for row in told]) if told else None
+
+
+def agreement_by_tool(rows: Sequence[StepAgreement]) -> tuple[ToolAgreement, ...]:
+    """Agreement on the steps of each tool of the teacher's."""
+    found = []
+    for tool in sorted({row.tool for row in rows}):
+        chosen = [row for row in rows if row.tool == tool]
+        num_samples = sum(row.num_samples for row in chosen)
+        found.append(
+            ToolAgreement(
+                tool=tool,
+                num_steps=len(chosen),
+                similarity=bootstrap_mean([row.similarity for row in chosen], groups=[row.task_id for row in chosen]),
+                exact=exact_rate(chosen),
+                well_formed=wilson(sum(row.num_well_formed for row in chosen), num_samples),
+                same_tool=wilson(sum(row.num_same_tool for row in chosen), num_samples),
+            )
+        )
+    return tuple(found)
 
 
 def _interval(values: Sequence[float], groups: Sequence[str], seed: int) -> tuple[float, float]:

@@ -29,7 +29,7 @@ def agree(
     """Draw answers at each held-out step and compare them with the teacher's action; needs no docker."""
     from swe_srl.benchmarks.load import load_tasks
     from swe_srl.cli.console import progress, say, table
-    from swe_srl.evaluation.steps import AgreementConfig, summary_lines
+    from swe_srl.evaluation.steps import TOOL_HEAD, AgreementConfig, summary_lines, tool_lines
     from swe_srl.evaluation.steps import agree as agree_all
     from swe_srl.policy.load import load_policy
     from swe_srl.rewards.load import reward_config
@@ -51,4 +51,5 @@ def agree(
     finally:
         acting.close()
     table(f"agreement with the teacher on {len(rows)} steps", ["measure", "value [95 %]"], summary_lines(rows))
+    table("by the teacher's tool", TOOL_HEAD, tool_lines(rows))
     say(f"rows are in {out}/step_agreement.jsonl; next: swe-srl report {out} --out {out}/report")

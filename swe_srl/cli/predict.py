@@ -1,12 +1,17 @@
-"""`swe-srl predict`: a model acts in boxes → predictions."""
+"""`swe-srl predict`: a model tries tasks in one of the modes → predictions."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from swe_srl.cli.options import EndpointModel, Ids, MaxTasks, ModelName, Out, Policy, Settings, Tasks
+
+if TYPE_CHECKING:
+    from swe_srl.evaluation.modes import EvaluationMode
+    from swe_srl.policy.prices import Price
 
 
 def predict(
@@ -20,18 +25,53 @@ def predict(
     tasks: Tasks,
     policy: Policy,
     out: Out,
-    mode: Annotated[str, typer.Option(help="How the model is evaluated; only `agent` exists so far.")] = "agent",
+    mode: Annotated[
+        str,
+        typer.Option(
+            help="agent: turn by turn in a box; oracle: the gold patch's files are given, one edit; agentless: locate files, mend, choose."
+        ),
+    ] = "agent",
+    attempts: Annotated[
+        int, typer.Option(min=1, help="Tries of each task, each with other seeds; needs a temperature.")
+    ] = 1,
+    choose: Annotated[
+        str,
+        typer.Option(
+            help="Which attempt goes to preds.json: first, votes, or a reward by which it is most like the others."
+        ),
+    ] = "first",
+    price_in: Annotated[
+        float | None,
+        typer.Option(
+            min=0, help="USD per million prompt tokens of an endpoint; else from a table.", show_default=False
+        ),
+    ] = None,
+    price_out: Annotated[
+        float | None, typer.Option(min=0, help="USD per million completion tokens.", show_default=False)
+    ] = None,
+    prices: Annotated[
+        Path | None,
+        typer.Option(
+            help="TOML or JSON file of prices, looked into before the table that comes along.", show_default=False
+        ),
+    ] = None,
     model: EndpointModel = "",
     name: ModelName = "",
     ids: Ids = None,
     max_tasks: MaxTasks = None,
     set_: Settings = None,
 ) -> None:
-    """Let a model act on every task until it submits; write predictions in SWE-bench's format and in ours."""
+    """Let a model try every task; write predictions in SWE-bench's format and in ours.
+
+    `--set limits.max_turns=50`, `limits.max_seconds`, `limits.max_completion_tokens` and `limits.max_usd` end an attempt;
+    `--set sampling.temperature=0.8` samples where the default is greedy.
+    """
+    from swe_srl.benchmarks.gold_files import gold_files
     from swe_srl.benchmarks.load import load_tasks
     from swe_srl.cli.console import progress, say
     from swe_srl.errors import ApparatusError
     from swe_srl.evaluation.modes import mode_config
+    from swe_srl.evaluation.predict import check_attempts
     from swe_srl.evaluation.predict import predict as predict_all
     from swe_srl.policy.load import load_policy
     from swe_srl.settings import apply_overrides, read_toml
@@ -40,21 +80,58 @@ def predict(
     config = mode_config(
         mode, apply_overrides(read_toml(preset) if preset else {}, set_ or []), origin=preset or "--set"
     )
+    check_attempts(config, attempts, choose)
+    price = price_to_count(model or policy, prices, price_in, price_out)
+    check_price(config, price, model or policy)
     chosen = load_tasks(tasks, ids or [])[:max_tasks]
+    given = gold_files(tasks, [task.task_id for task in chosen]) if config.build().needs_gold_files else {}
     run = Run(out)
-    acting = load_policy(policy, model=model)
+    acting = load_policy(policy, model=model, price=price)
     try:
-        with progress("predicting (turns)") as advance:
-            found = predict_all(chosen, acting, config, run, model=name, progress=advance)
+        with progress("predicting (rounds)") as advance:
+            found = predict_all(
+                chosen,
+                acting,
+                config,
+                run,
+                model=name,
+                attempts=attempts,
+                choose=choose,
+                gold_files=given,
+                progress=advance,
+            )
     finally:
         acting.close()
     failures = [item for item in found if item.infra_failure]
     if failures:
         raise ApparatusError(
-            f"{len(failures)} of {len(found)} tasks could not be tried, the first ({failures[0].task_id}) because: "
+            f"{len(failures)} of {len(found)} attempts could not be made, the first ({failures[0].task_id}) because: "
             f"{failures[0].infra_failure}: the other predictions are in {out}; call the same command again for the rest"
         )
     with_patch = sum(bool(item.patch.strip()) for item in found)
     say(
         f"{len(found)} predictions, {with_patch} with a patch, are in {out}; next: swe-srl grade {out} --tasks {tasks} --out {out}"
     )
+
+
+def price_to_count(model: str, file: Path | None, price_in: float | None, price_out: float | None) -> Price:
+    """What a model's tokens cost: what the user said, over what a table says of its name."""
+    from swe_srl.policy.prices import Price, price_of
+
+    given = {name: value for name, value in (("input", price_in), ("output", price_out)) if value is not None}
+    known = price_of(model, file) or Price()
+    if "input" in given:  # what is given for input holds for all of it
+        known = Price(output=known.output)
+    return known.model_copy(update=given)
+
+
+def check_price(config: EvaluationMode, price: Price, model: str) -> None:
+    """Refuse a limit in money that nothing would be counted against. Raises ConfigError."""
+    from swe_srl.errors import ConfigError
+
+    limits = getattr(config, "limits", None)
+    if limits is not None and limits.max_usd and price.is_free:
+        raise ConfigError(
+            f"no price is known of {model!r}, so limits.max_usd would not hold: give --price-in and --price-out (USD per million "
+            "tokens), or --prices with a file of them"
+        )

@@ -14,18 +14,31 @@ def report(
         typer.Argument(help="The --out of predict, grade and agree, in the order to compare them.", show_default=False),
     ],
     out: Annotated[Path, typer.Option(help="Directory for report.json and report.md.", show_default=False)],
+    pool: Annotated[
+        bool,
+        typer.Option("--pool", help="Runs of one model (other seeds) are one entry: further attempts at its tasks."),
+    ] = False,
+    best_of: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Choose one of several attempts by votes, or by a reward as patch or similarity; may be given again.",
+            show_default=False,
+        ),
+    ] = None,
     title: Annotated[str, typer.Option(help="Heading of the report.")] = "swe-srl report",
 ) -> None:
     """Say what every model did, with each denominator, 95 % intervals, and paired differences between neighbours."""
     from swe_srl.cli.console import say, table
     from swe_srl.reporting.collect import collect
-    from swe_srl.reporting.render import paired_rows, summary_table, write_report
+    from swe_srl.reporting.render import attempt_rows, paired_rows, summary_table, write_report
     from swe_srl.reporting.summarise import summarise
 
-    result = summarise(collect(runs), title=title)
+    result = summarise(collect(runs, pool=pool), title=title, best_of=best_of or ())
     paths = write_report(result, out)
     head, *lines = summary_table(result)
     table(title, head, lines)
+    if several := attempt_rows(result):
+        table("several attempts", ["model", "measure", "share of tasks [95 %]"], several)
     if result.paired:
         table("paired differences", ["first → second", "measure", "difference [95 %]", "n", "p"], paired_rows(result))
     say(f"written: {', '.join(map(str, paths))}")

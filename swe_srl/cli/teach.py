@@ -136,7 +136,7 @@ def is_local(model: str, base_url: str) -> bool:
 
 def _price(model: str, prices: Path | None, given: dict[str, float]) -> dict[str, Any]:
     """What the user said of the price, over what a table says. What is given for input holds for all of it."""
-    from swe_srl.teaching.prices import price_of
+    from swe_srl.policy.prices import price_of
 
     known = price_of(model, prices)
     if "input" in given:

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 def tell_estimate(chosen: Sequence[Task], config: TeachConfig, model: str, out: Path) -> None:
     """Print what teaching may cost."""
     from swe_srl.cli.console import say, table
+    from swe_srl.policy.prices import BUNDLED, price_of, read_prices
     from swe_srl.store import Run
     from swe_srl.teaching.estimate import Assumptions, estimate
-    from swe_srl.teaching.prices import BUNDLED, price_of, read_prices
     from swe_srl.teaching.teach import pending
 
     assumed = Assumptions()

@@ -1,19 +1,24 @@
-"""Tasks + Policy → Predictions: whole episodes in boxes; stopped at any moment, it goes on where it was."""
+"""Tasks + Policy → Predictions, in one of the modes; stopped at any moment, it goes on where it was."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
-from swe_srl.agent import EpisodeResult, OpenBox, open_task_box
-from swe_srl.episodes import run_episodes
+from swe_srl.agent import OpenBox, open_task_box
+from swe_srl.errors import ConfigError
+from swe_srl.evaluation.base import Attempt, Bench, Mode
 from swe_srl.evaluation.modes import EvaluationMode
+from swe_srl.grading.predictions import swe_bench_object
 from swe_srl.policy.base import Policy
-from swe_srl.schema import Prediction, Task, Trajectory
+from swe_srl.rewards.choose import FIRST, Choose, chooser
+from swe_srl.schema import Candidate, Prediction, Task, Trajectory
 from swe_srl.store import Run, write_json
 
 PREDICTIONS = "predictions.jsonl"
 EPISODES = "episodes.jsonl"
+CANDIDATES = "candidates.jsonl"
+PREDS = "preds.json"
 SETTINGS = "predict.json"
 
 
@@ -24,106 +29,103 @@ def predict(
     run: Run,
     *,
     model: str = "",
+    attempts: int = 1,
+    choose: str = FIRST,
+    gold_files: Mapping[str, tuple[str, ...]] | None = None,
     open_box: OpenBox | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Prediction]:
-    """Let the model act on every task; the predictions stand in the order of the tasks.
+    """Let the model try every task; the predictions stand in the order of the tasks, those of a task in that of its attempts.
 
-    Writes `predictions.jsonl` (ours), `episodes.jsonl` (every turn) and, at the end, `preds.json` (SWE-bench's). A task
-    whose box broke is recorded as an infrastructure failure and tried again at the next start.
+    Writes `predictions.jsonl` (ours), `episodes.jsonl` (every answer), `candidates.jsonl` (patches that an attempt chose
+    from) and, at the end, `preds.json` (SWE-bench's, one patch for each task). An attempt whose box broke is recorded as an
+    infrastructure failure and made again at the next start, which may also ask for more attempts.
 
     Args:
-        tasks: what to act on.
-        policy: who acts.
+        tasks: what to try.
+        policy: who tries.
         config: how.
         run: where it is written.
         model: the name in the predictions; the policy's own where empty.
+        attempts: how often each task is tried, each time with other seeds.
+        choose: which attempt goes to `preds.json`, see rewards/choose.py.
+        gold_files: task → files that its gold patch changes, for the mode that shows them.
         open_box: opens a fresh box of a task; Docker boxes by `config.sandbox` where None.
-        progress: is told (done, total) in turns; a finished task counts as all the turns it could have taken.
+        progress: is told (done, total) in rounds of answers; a finished attempt counts as all that it could have taken.
 
     Raises:
         UserError: the run was started with other settings, or another process works in it.
+        ConfigError: several attempts are asked for where all answers are the same, or there is no such way to choose.
         EndpointError: the policy cannot be reached; what is on disk stays.
     """
-    model = model or policy.name
+    check_attempts(config, attempts, choose)
+    model, mode, choice = model or policy.name, config.build(), chooser(choose)
     with run.exclusive():
         run.remember(SETTINGS, {"model": model, **config.model_dump(mode="json", exclude={"max_parallel"})})
-        found = {item.task_id: item for item in run.read(PREDICTIONS, Prediction) if not item.infra_failure}
-        pending = [task for task in tasks if task.task_id not in found]
-        turns = _Turns(len(tasks), config.limits.max_turns, progress)
-        turns.finish(len(tasks) - len(pending))
+        wanted = [Attempt(task, number) for task in tasks for number in range(attempts)]
+        found = {_place(item): item for item in run.read(PREDICTIONS, Prediction) if not item.infra_failure}
+        pending = [attempt for attempt in wanted if (attempt.task.task_id, attempt.number) not in found]
+        rounds = _Rounds(len(wanted), mode, progress)
+        rounds.finish(len(wanted) - len(pending))
+        open_box = open_box or partial(open_task_box, config=config.sandbox, purpose="predict")
+        bench = Bench(policy, model, open_box, gold_files or {}, rounds.take)
         with run.append(PREDICTIONS, Prediction) as predictions, run.append(EPISODES, Trajectory) as episodes:
-            for result in _act(
-                pending,
-                policy,
-                config,
-                open_box or partial(open_task_box, config=config.sandbox, purpose="predict"),
-                turns,
-            ):
-                prediction = result.prediction(model)
-                # the prediction is written last: it is what marks the task as done
-                episodes.write(_trajectory(result, model))
-                predictions.write(prediction)
-                found[prediction.task_id] = prediction
-                turns.finish(1, len(result.turns))
-        ordered = [found[task.task_id] for task in tasks]
-        write_json(
-            run.path / "preds.json", {item.task_id: _swe_bench(item) for item in ordered if not item.infra_failure}
-        )
+            for result in mode.run(pending, bench):
+                episodes.write(result.trajectory)
+                if result.candidates:
+                    with run.append(CANDIDATES, Candidate) as candidates:
+                        candidates.write(*result.candidates)
+                # the prediction is written last: it is what marks the attempt as done
+                predictions.write(result.prediction)
+                found[_place(result.prediction)] = result.prediction
+                rounds.finish(1, result.num_rounds)
+        ordered = [found[attempt.task.task_id, attempt.number] for attempt in wanted]
+        write_json(run.path / PREDS, _swe_bench(ordered, choice))
     return ordered
 
 
-class _Turns:
+def check_attempts(config: EvaluationMode, attempts: int, choose: str = FIRST) -> None:
+    """Refuse attempts that would all be the same, and a way to choose among them that does not exist. Raises ConfigError."""
+    chooser(choose)
+    if attempts > 1 and config.sampling.temperature == 0:
+        raise ConfigError(
+            f"{attempts} attempts with temperature 0 are the same attempt: set sampling.temperature, as --set sampling.temperature=0.8"
+        )
+
+
+class _Rounds:
     """How far an evaluation is."""
 
-    def __init__(self, num_tasks: int, max_turns: int, progress: Callable[[int, int], None] | None) -> None:
-        self._total = num_tasks * max_turns
-        self._max_turns = max_turns
+    def __init__(self, num_attempts: int, mode: Mode, progress: Callable[[int, int], None] | None) -> None:
+        self._total = num_attempts * mode.max_rounds
+        self._max_rounds = mode.max_rounds
         self._progress = progress
         self._done = 0
 
     def take(self) -> None:
-        """One turn was taken."""
+        """An attempt was answered."""
         self._advance(1)
 
-    def finish(self, num_tasks: int, num_turns: int = 0) -> None:
-        """So many tasks are done, for which `num_turns` turns were counted."""
-        self._advance(num_tasks * self._max_turns - num_turns)
+    def finish(self, num_attempts: int, num_rounds: int = 0) -> None:
+        """So many attempts are done, for which `num_rounds` rounds were counted."""
+        self._advance(num_attempts * self._max_rounds - num_rounds)
 
-    def _advance(self, num_turns: int) -> None:
-        self._done += num_turns
+    def _advance(self, num_rounds: int) -> None:
+        self._done += num_rounds
         if self._progress:
             self._progress(self._done, self._total)
 
 
-def _act(
-    tasks: Sequence[Task], policy: Policy, config: EvaluationMode, open_box: OpenBox, turns: _Turns
-) -> Iterator[EpisodeResult]:
-    yield from run_episodes(
-        policy,
-        tasks,
-        open_box,
-        config.sampling,
-        context=config.context,
-        limits=config.limits,
-        max_parallel=config.max_parallel,
-        on_turn=turns.take,
-    )
+def _place(prediction: Prediction) -> tuple[str, int]:
+    return prediction.task_id, prediction.attempt
 
 
-def _trajectory(result: EpisodeResult, model: str) -> Trajectory:
-    """The episode with all its turns, as teaching writes them."""
-    return Trajectory(
-        trajectory_id=f"{result.task.task_id}.evaluation",
-        task_id=result.task.task_id,
-        model=model,
-        source="swe-srl",
-        turns=result.turns,
-        exit_status=result.exit_status or "infra_failure",
-        patch=result.patch,
-        usage=result.usage,
-    )
-
-
-def _swe_bench(prediction: Prediction) -> dict[str, str]:
-    return {"instance_id": prediction.task_id, "model_name_or_path": prediction.model, "model_patch": prediction.patch}
+def _swe_bench(predictions: Sequence[Prediction], choose: Choose) -> dict[str, dict[str, str]]:
+    """One patch for each task under SWE-bench's names: that of the chosen attempt, of those that the apparatus did not prevent."""
+    of_task: dict[str, list[Prediction]] = {}
+    for item in predictions:
+        if not item.infra_failure:
+            of_task.setdefault(item.task_id, []).append(item)
+    return {
+        task_id: swe_bench_object(items[choose([item.patch for item in items])]) for task_id, items in of_task.items()
+    }

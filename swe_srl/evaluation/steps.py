@@ -13,9 +13,9 @@ from swe_srl.dialogue import ContextConfig, parse, render, turn_of
 from swe_srl.errors import FormatError, UnknownTask
 from swe_srl.policy.base import Completion, Policy, Sampling
 from swe_srl.rewards.base import RewardFn
-from swe_srl.schema import STEP_AGREEMENT, Step, StepAgreement, Task
+from swe_srl.schema import STEP_AGREEMENT, Command, Mean, Proportion, Step, StepAgreement, Task
 from swe_srl.settings import Config
-from swe_srl.statistics import bootstrap_mean, wilson
+from swe_srl.statistics import agreement_by_tool, bootstrap_mean, exact_rate, quantiles, wilson
 from swe_srl.store import Run
 
 T = TypeVar("T")
@@ -132,28 +132,68 @@ def measure_step(step: Step, completions: Sequence[Completion], reward: RewardFn
         similarity_std=statistics.pstdev(values),
         num_well_formed=sum(command is not None for command in commands),
         num_same_tool=sum(command is not None and command.tool == step.command.tool for command in commands),
+        num_exact=sum(command is not None and is_same(command, step.command) for command in commands),
         mean_tokens=sum(completion.num_tokens for completion in completions) / len(completions),
+        answer_tokens=tuple(completion.num_tokens for completion in completions),
     )
 
 
+def is_same(student: Command, teacher: Command) -> bool:
+    """Whether two actions are the same, white space around their arguments apart."""
+    return student.tool == teacher.tool and _arguments(student) == _arguments(teacher)
+
+
+def _arguments(command: Command) -> dict[str, str]:
+    return {name: text for name, value in command.arguments.items() if (text := value.strip())}
+
+
 def summary_lines(rows: Sequence[StepAgreement]) -> list[list[str]]:
-    """(measure, value with its 95 % interval) for a table: over all steps, and the similarity for each of the teacher's tools."""
-    lines = [_similarity("similarity", rows)]
-    lines += [
-        _similarity(f"  where the teacher used {tool}", [row for row in rows if row.tool == tool])
-        for tool in sorted({row.tool for row in rows})
-    ]
-    num_samples = sum(row.num_samples for row in rows)
+    """(measure, value with its 95 % interval) for a table, over all steps."""
+    tasks, num_samples = [row.task_id for row in rows], sum(row.num_samples for row in rows)
+    similarity, exact = bootstrap_mean([row.similarity for row in rows], groups=tasks), exact_rate(rows)
+    lines = [["similarity", f"{_mean(similarity)} ({similarity.n} steps)"]]
+    if exact:
+        lines.append(["exactly the teacher's action", f"{_mean(exact)} ({exact.n} steps)"])
     for words, k in (
         ("well-formed", sum(row.num_well_formed for row in rows)),
         ("same tool", sum(row.num_same_tool for row in rows)),
     ):
         share = wilson(k, num_samples)
-        lines.append([words, f"{share.value:.3f} [{share.low:.3f}, {share.high:.3f}] ({k} of {num_samples} samples)"])
-    tokens = bootstrap_mean([row.mean_tokens for row in rows], groups=[row.task_id for row in rows])
-    return [*lines, ["tokens per answer", f"{tokens.value:.1f} [{tokens.low:.1f}, {tokens.high:.1f}]"]]
+        lines.append([words, f"{_share(share)} ({k} of {num_samples} samples)"])
+    tokens = bootstrap_mean([row.mean_tokens for row in rows], groups=tasks)
+    lines.append(["tokens per answer", f"{tokens.value:.1f} [{tokens.low:.1f}, {tokens.high:.1f}]"])
+    spread_of = quantiles([float(length) for row in rows for length in row.answer_tokens])
+    if spread_of:
+        lines.append(
+            [
+                "  5, 25, 50, 75, 95 %; longest",
+                f"{spread_of.p5:.0f}, {spread_of.p25:.0f}, {spread_of.p50:.0f}, {spread_of.p75:.0f}, {spread_of.p95:.0f}; {spread_of.max:.0f}",
+            ]
+        )
+    return lines
 
 
-def _similarity(words: str, rows: Sequence[StepAgreement]) -> list[str]:
-    mean = bootstrap_mean([row.similarity for row in rows], groups=[row.task_id for row in rows])
-    return [words, f"{mean.value:.3f} [{mean.low:.3f}, {mean.high:.3f}] ({mean.n} steps)"]
+TOOL_HEAD = ("teacher's tool", "steps", "similarity [95 %]", "exact [95 %]", "well-formed", "same tool")
+
+
+def tool_lines(rows: Sequence[StepAgreement]) -> list[list[str]]:
+    """One line under TOOL_HEAD for each tool of the teacher's."""
+    return [
+        [
+            tool.tool,
+            str(tool.num_steps),
+            _mean(tool.similarity),
+            _mean(tool.exact) if tool.exact else "–",
+            _share(tool.well_formed),
+            _share(tool.same_tool),
+        ]
+        for tool in agreement_by_tool(rows)
+    ]
+
+
+def _mean(mean: Mean) -> str:
+    return f"{mean.value:.3f} [{mean.low:.3f}, {mean.high:.3f}]"
+
+
+def _share(share: Proportion) -> str:
+    return f"{share.value:.3f} [{share.low:.3f}, {share.high:.3f}]"

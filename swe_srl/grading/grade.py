@@ -110,6 +110,7 @@ def judge_run(
     verdict = Verdict(
         task_id=prediction.task_id,
         model=prediction.model,
+        attempt=prediction.attempt,
         patch_digest=prediction.patch_digest,
         status="resolved" if content["resolved"] else "unresolved",
         tests_failed=(*fail_to_pass["failure"], *pass_to_pass["failure"]),
@@ -129,6 +130,7 @@ def verdict_without_tests(
     return Verdict(
         task_id=prediction.task_id,
         model=prediction.model,
+        attempt=prediction.attempt,
         patch_digest=prediction.patch_digest,
         status=status,
         num_fail_to_pass=len(spec.fail_to_pass),

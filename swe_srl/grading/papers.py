@@ -5,6 +5,8 @@ RUN/logs/run_evaluation/<run id>/run.json
 RUN/logs/run_evaluation/<run id>/<model, / as __>/<instance id>/{report.json,test_output.txt,eval.sh,patch.diff,run_instance.log}
 RUN/<model, / as __>.<run id>.json
 ```
+SWE-bench knows one patch of a model for a task. A further attempt goes under a name of its own, `<model>.attempt-1`, as if
+another model had made it.
 The run id is the name of the run directory, so that `cd RUN && swebench report <run id>` finds its files.
 """
 
@@ -21,9 +23,9 @@ from swe_srl.schema import Prediction, Verdict
 from swe_srl.store import Run, write_json, write_text
 
 
-def model_folder(model: str) -> str:
+def model_folder(model: str, attempt: int = 0) -> str:
     """A model's name as SWE-bench writes it in paths."""
-    return model.replace("/", "__")
+    return model.replace("/", "__") + (f".attempt-{attempt}" if attempt else "")
 
 
 def logs_root(run: Run) -> Path:
@@ -31,9 +33,9 @@ def logs_root(run: Run) -> Path:
     return run.path / "logs" / "run_evaluation" / run.path.resolve().name
 
 
-def instance_folder(run: Run, model: str, task_id: str) -> Path:
+def instance_folder(run: Run, model: str, task_id: str, attempt: int = 0) -> Path:
     """Where the papers of one prediction are."""
-    return logs_root(run) / model_folder(model) / task_id
+    return logs_root(run) / model_folder(model, attempt) / task_id
 
 
 def write_metadata(run: Run, source: str | Path) -> None:
@@ -55,7 +57,7 @@ def write_metadata(run: Run, source: str | Path) -> None:
 
 def write_papers(run: Run, prediction: Prediction, graded: Graded, eval_script: str) -> None:
     """Write one prediction's papers in place of older ones; none where the patch is empty, as SWE-bench does."""
-    folder = instance_folder(run, prediction.model, prediction.task_id)
+    folder = instance_folder(run, prediction.model, prediction.task_id, prediction.attempt)
     for stale in ("report.json", "test_output.txt", "run_instance.log"):
         (folder / stale).unlink(missing_ok=True)
     if graded.verdict.status == "empty_patch":
@@ -73,21 +75,21 @@ def write_papers(run: Run, prediction: Prediction, graded: Graded, eval_script: 
 
 
 def write_run_reports(run: Run, verdicts: Iterable[Verdict], task_ids: Iterable[str]) -> list[Path]:
-    """SWE-bench's run report, one for each model; returns their paths."""
-    by_model: dict[str, dict[str, Verdict]] = {}
+    """SWE-bench's run report, one for each model and attempt; returns their paths."""
+    by_model: dict[tuple[str, int], dict[str, Verdict]] = {}
     for verdict in verdicts:
-        by_model.setdefault(verdict.model, {})[verdict.task_id] = verdict
+        by_model.setdefault((verdict.model, verdict.attempt), {})[verdict.task_id] = verdict
     known = set(task_ids)
     paths = []
-    for model, found in sorted(by_model.items()):
-        path = run.path / f"{model_folder(model)}.{run.path.resolve().name}.json"
+    for (model, attempt), found in sorted(by_model.items()):
+        path = run.path / f"{model_folder(model, attempt)}.{run.path.resolve().name}.json"
         write_text(path, json.dumps(run_report(run, model, found, known), indent=4) + "\n")
         paths.append(path)
     return paths
 
 
 def run_report(run: Run, model: str, verdicts: Mapping[str, Verdict], task_ids: set[str]) -> dict[str, Any]:
-    """The content of one model's run report, schema_version 2, by the rules of swebench/harness/reporting.py."""
+    """The content of the run report of one model's attempt, schema_version 2, by the rules of swebench/harness/reporting.py."""
     from swebench.harness.infra_failure import TIER_ENVIRONMENT, classify_logs
 
     resolved = {id_ for id_, verdict in verdicts.items() if verdict.status == "resolved"}
@@ -101,7 +103,7 @@ def run_report(run: Run, model: str, verdicts: Mapping[str, Verdict], task_ids: 
             reasons[id_] = verdict.note
     ambiguous: set[str] = set()
     for id_ in (unresolved | errors) - infra:
-        folder = instance_folder(run, model, id_)
+        folder = instance_folder(run, model, id_, verdicts[id_].attempt)
         found = classify_logs(folder / "test_output.txt", folder / "run_instance.log")
         if found:
             reasons.setdefault(id_, found[0])

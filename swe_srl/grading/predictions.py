@@ -27,13 +27,14 @@ _ENVELOPE = ("kind", "schema_version", "made_by")
 def read_predictions(path: str | Path) -> list[Prediction]:
     """All predictions in a file or directory, each patch ending in a newline.
 
-    Raises FormatError naming file and line of a malformed one, and of a task that is predicted twice by one model.
+    Raises FormatError naming file and line of a malformed one, and of a task that is predicted twice by one model, unless
+    the two are numbered attempts.
     """
-    found: dict[tuple[str, str], Prediction] = {}
-    seen: dict[tuple[str, str], str] = {}
+    found: dict[tuple[str, str, int], Prediction] = {}
+    seen: dict[tuple[str, str, int], str] = {}
     for where, value in _objects(Path(path)):
         prediction = _ours(where, value) if value.get("kind") == "Prediction" else _swe_bench(where, value)
-        key = (prediction.task_id, prediction.model)
+        key = (prediction.task_id, prediction.model, prediction.attempt)
         if key in found and not found[key].infra_failure:  # a failure of the apparatus was tried again
             raise FormatError(
                 f"{where}: {key[0]} was already predicted by {key[1]} at {seen[key]}: keep one of the two"

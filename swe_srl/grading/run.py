@@ -40,14 +40,23 @@ class Grades(Protocol):
         """The record of a failure of the apparatus."""
 
 
+Place = tuple[str, str, int]
+"""Task, model, attempt: each has one verdict in force."""
+
+
 def key_of(verdict: Verdict) -> tuple[str, str, str]:
-    """A verdict belongs to one patch: a changed patch is graded again."""
+    """A verdict belongs to one patch: a changed patch is graded again, and one that two attempts came to is graded once."""
     return verdict.task_id, verdict.model, verdict.patch_digest
 
 
-def current_verdicts(run: Run) -> dict[tuple[str, str], Verdict]:
-    """The verdict in force for each (task, model): the last one written."""
-    return {(verdict.task_id, verdict.model): verdict for verdict in run.read(VERDICTS, Verdict)}
+def place_of(item: Verdict | Prediction) -> Place:
+    """Where a verdict is in force."""
+    return item.task_id, item.model, item.attempt
+
+
+def current_verdicts(run: Run) -> dict[Place, Verdict]:
+    """The verdict in force for each (task, model, attempt): the last one written."""
+    return {place_of(verdict): verdict for verdict in run.read(VERDICTS, Verdict)}
 
 
 def grade_all(
@@ -75,7 +84,7 @@ def grade_all(
             {
                 "tasks": str(source),
                 "task_ids": sorted(grader.tasks),
-                "submitted": [[prediction.task_id, prediction.model] for prediction in predictions],
+                "submitted": [list(place_of(prediction)) for prediction in predictions],
             },
         )
         write_metadata(run, source)
@@ -88,8 +97,8 @@ def grade_all(
         done = 0
         with run.append(VERDICTS, Verdict) as verdicts:
             for graded, prediction in _graded(predictions, grader, before, workers, executor):
-                verdict = graded.verdict.model_copy(update={"grader": grader.version})
-                place = (verdict.task_id, verdict.model)
+                verdict = graded.verdict.model_copy(update={"grader": grader.version, "attempt": prediction.attempt})
+                place = place_of(verdict)
                 if in_force.get(place) != verdict:
                     # an old patch that came back has its old verdict written again: the last line is the one in force
                     if key_of(verdict) not in before:
@@ -99,7 +108,7 @@ def grade_all(
                 done += 1
                 if progress:
                     progress(done, len(predictions))
-        found = [in_force[prediction.task_id, prediction.model] for prediction in predictions]
+        found = [in_force[place_of(prediction)] for prediction in predictions]
         write_run_reports(run, found, grader.tasks)
         return found
 
@@ -111,24 +120,24 @@ def _graded(
     workers: int,
     executor: Executor,
 ) -> Iterator[tuple[Graded, Prediction]]:
-    """Each prediction with its verdict, old or new, as it is ready."""
-    pending = []
+    """Each prediction with its verdict, old or new, as it is ready. Attempts that came to the same patch share its verdict."""
+    pending: dict[tuple[str, str, str], list[Prediction]] = {}
     for prediction in predictions:
-        old = before.get((prediction.task_id, prediction.model, prediction.patch_digest))
+        key = (prediction.task_id, prediction.model, prediction.patch_digest)
+        old = before.get(key)
         if prediction.infra_failure:
             yield grader.infra_failure(prediction, f"while predicting: {prediction.infra_failure}"), prediction
         elif old:
             yield Graded(old), prediction
         else:
-            pending.append(prediction)
+            pending.setdefault(key, []).append(prediction)
 
     def image_of(prediction: Prediction) -> str:
         return grader.tasks[prediction.task_id].image
 
-    pending = grouped(pending, image_of)
-    with grader.expecting(pending if executor.is_here else []):
-        for outcome in fan_out(grader.grade, pending, workers=workers, executor=executor, near=image_of):
-            if outcome.value is None:
-                yield grader.infra_failure(outcome.item, str(outcome.failure)), outcome.item
-            else:
-                yield outcome.value, outcome.item
+    first = grouped((alike[0] for alike in pending.values()), image_of)
+    with grader.expecting(first if executor.is_here else []):
+        for outcome in fan_out(grader.grade, first, workers=workers, executor=executor, near=image_of):
+            one = outcome.item
+            for prediction in pending[one.task_id, one.model, one.patch_digest]:
+                yield outcome.value or grader.infra_failure(prediction, str(outcome.failure)), prediction

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from pydantic import Field
 
@@ -34,6 +34,8 @@ class Completion(Record):
     """Prompt tokens that an endpoint read from its cache."""
     num_cache_write_tokens: int = 0
     """Prompt tokens that an endpoint wrote to its cache; some charge more for these."""
+    cost_usd: float = 0.0
+    """What it cost, where the policy knows its price."""
     is_estimated: bool = False
     """The counts are our estimate: the endpoint did not tell."""
     finish_reason: str = "stop"
@@ -67,3 +69,14 @@ class Policy(Protocol):
 
     def close(self) -> None:
         """Free what it holds."""
+
+
+@runtime_checkable
+class CountsTokens(Protocol):
+    """A policy that can tell how much room a text takes."""
+
+    context_tokens: int
+    """The longest prompt and answer together."""
+
+    def count_tokens(self, text: str) -> int:
+        """Tokens of plain text."""

@@ -16,6 +16,7 @@ from swe_srl.errors import ConfigError, EndpointError
 from swe_srl.policy.base import Completion, Sampling
 from swe_srl.policy.chat import Dialect, read_completion
 from swe_srl.policy.gate import Gate
+from swe_srl.policy.prices import Price, Tokens
 from swe_srl.policy.refusals import (
     UnreadableAnswer,
     Wait,
@@ -58,6 +59,8 @@ class EndpointConfig(Config):
     """Requests begun in a minute, evenly spread; no limit where None."""
     extra_body: dict[str, Any] = Field(default_factory=dict)
     """Sent along with every request, e.g. `{"top_k" = 20}` for vLLM."""
+    price: Price = Price()
+    """What each answer says it cost is counted by; teaching has an account of its own."""
 
     def build(self) -> EndpointPolicy:
         """The policy; opens no connection yet."""
@@ -226,7 +229,13 @@ class EndpointPolicy:
             )
         except ValueError as error:  # JSON that breaks off
             raise UnreadableAnswer(self._redact(str(error))) from error
-        return read_completion(response, prompt, sampling, self._redact)
+        return self._priced(read_completion(response, prompt, sampling, self._redact))
+
+    def _priced(self, answer: Completion) -> Completion:
+        used = Tokens(
+            answer.num_prompt_tokens, answer.num_tokens, answer.num_cached_tokens, answer.num_cache_write_tokens
+        )
+        return answer.model_copy(update={"cost_usd": self.config.price.rates(used).usd(used)})
 
     def _connected(self) -> OpenAI:
         import openai

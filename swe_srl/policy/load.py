@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from swe_srl.errors import ConfigError, EndpointError
 from swe_srl.policy.base import Policy
 from swe_srl.policy.embedded import EMBEDDED, embedded_directory
+from swe_srl.policy.prices import Price
 from swe_srl.policy.process import settle
 
 if TYPE_CHECKING:
@@ -23,11 +24,17 @@ CHECKPOINTS = "checkpoints"
 
 
 def load_policy(
-    spec: str, *, model: str = "", max_prompt_tokens: int | None = None, dtype: Dtype = "auto", device: str = "auto"
+    spec: str,
+    *,
+    model: str = "",
+    price: Price | None = None,
+    max_prompt_tokens: int | None = None,
+    dtype: Dtype = "auto",
+    device: str = "auto",
 ) -> Policy:
     """The policy that `spec` names.
 
-    - `http(s)://…`: an OpenAI-compatible endpoint; `model` is the name it is asked for.
+    - `http(s)://…`: an OpenAI-compatible endpoint; `model` is the name it is asked for, `price` what it charges.
     - a directory with a Hugging Face model, or a run of `swe-srl train`, whose last checkpoint is meant;
     - `smollm2-135m`: the embedded student;
     - anything else: an id on the Hugging Face hub.
@@ -39,7 +46,7 @@ def load_policy(
 
         if not model:
             raise ConfigError(f"{spec} is an endpoint: say which of its models with --model")
-        return EndpointConfig(base_url=spec, model=model).build()
+        return EndpointConfig(base_url=spec, model=model, price=price or Price()).build()
     return load_student(spec, max_prompt_tokens=max_prompt_tokens, dtype=dtype, device=device)
 
 

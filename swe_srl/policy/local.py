@@ -50,6 +50,15 @@ class LocalPolicy:
         self._answers = Continuations()
         self._eos = {self.codec.end_of_turn, tokenizer.eos_token_id}
 
+    @property
+    def context_tokens(self) -> int:
+        """See CountsTokens."""
+        return int(self.model.config.max_position_embeddings)
+
+    def count_tokens(self, text: str) -> int:
+        """See CountsTokens."""
+        return len(self.codec.text_ids(text))
+
     def prompt(self, messages: Sequence[Message], *, max_new_tokens: int = 0) -> Prompt:
         """Ids of a dialogue, cut so that it and its answer fit."""
         limit = self.model.config.max_position_embeddings - max_new_tokens

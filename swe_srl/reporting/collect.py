@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from swe_srl.errors import FormatError, UserError
 from swe_srl.schema import STEP_AGREEMENT, Prediction, StepAgreement, Verdict
@@ -12,6 +12,9 @@ from swe_srl.store import read_json, read_records
 
 FILES = ("predictions.jsonl", "verdicts.jsonl", STEP_AGREEMENT)
 """What a run directory may hold; at least one of them must be there."""
+
+
+Numbered = TypeVar("Numbered", Prediction, Verdict)
 
 
 class Collected(NamedTuple):
@@ -26,17 +29,24 @@ class Collected(NamedTuple):
     """Tasks that the predictions were graded against; None where nothing was graded."""
 
     @property
+    def num_attempts(self) -> int:
+        """Numbers of attempts that are taken: one more than the highest."""
+        numbers = [item.attempt for item in self.predictions] + [item.attempt for item in self.verdicts]
+        return 1 + max(numbers, default=-1)
+
+    @property
     def kinds(self) -> frozenset[str]:
         """Which of the three are there."""
         parts = {"predictions": self.predictions, "verdicts": self.verdicts, "agreement": self.agreement}
         return frozenset(kind for kind, records in parts.items() if records)
 
 
-def collect(paths: Sequence[str | Path]) -> list[Collected]:
+def collect(paths: Sequence[str | Path], *, pool: bool = False) -> list[Collected]:
     """One entry for each model, in the order of the directories.
 
     Directories of one model (its predictions here, its verdicts there) become one entry; a second directory that repeats
-    what an entry already has (another seed) becomes an entry of its own, labelled with the directory's name.
+    what an entry already has (another seed) becomes an entry of its own, labelled with the directory's name. With `pool`,
+    such runs of one model are one entry, the later ones' attempts numbered after those of the earlier.
     Raises UserError naming a directory that holds no run.
     """
     entries: list[Collected] = []
@@ -54,7 +64,29 @@ def collect(paths: Sequence[str | Path]) -> list[Collected]:
                         f"{path} repeats {found.label!r}, which another run directory of the same name holds: give each run once"
                     )
                 entries.append(found._replace(label=label))
-    return entries
+    return _pooled(entries) if pool else entries
+
+
+def _pooled(entries: Sequence[Collected]) -> list[Collected]:
+    """One entry for each model, all its runs' attempts in it."""
+    pooled: dict[str, Collected] = {}
+    for entry in entries:
+        before = pooled.get(entry.model)
+        if before is None:
+            pooled[entry.model] = entry._replace(label=entry.model)
+            continue
+        first = before.num_attempts
+        pooled[entry.model] = before._replace(
+            predictions=before.predictions + tuple(_later(item, first) for item in entry.predictions),
+            verdicts=before.verdicts + tuple(_later(item, first) for item in entry.verdicts),
+            agreement=before.agreement + entry.agreement,
+            num_tasks=max(before.num_tasks or 0, entry.num_tasks or 0) or None,
+        )
+    return list(pooled.values())
+
+
+def _later(item: Numbered, first: int) -> Numbered:
+    return item.model_copy(update={"attempt": item.attempt + first})
 
 
 def _merge(first: Collected, second: Collected) -> Collected:
@@ -76,8 +108,8 @@ def _read(path: Path) -> list[Collected]:
     verdicts = list(read_records(path / FILES[1], Verdict)) if (path / FILES[1]).is_file() else []
     agreement = list(read_records(path / FILES[2], StepAgreement)) if (path / FILES[2]).is_file() else []
     submitted, num_tasks = _submitted(path / "grade.json")
-    # the last verdict on a task is the one in force; one on a prediction that is no longer submitted is not
-    in_force = {(item.task_id, item.model): item for item in verdicts}
+    # the last verdict on an attempt is the one in force; one on a prediction that is no longer submitted is not
+    in_force = {(item.task_id, item.model, item.attempt): item for item in verdicts}
     if submitted is not None:
         in_force = {key: in_force[key] for key in submitted if key in in_force}
     records: list[Prediction | Verdict | StepAgreement] = [*predictions, *in_force.values(), *agreement]
@@ -85,7 +117,9 @@ def _read(path: Path) -> list[Collected]:
         Collected(
             label=model,
             model=model,
-            predictions=tuple({item.task_id: item for item in predictions if item.model == model}.values()),
+            predictions=tuple(
+                {(item.task_id, item.attempt): item for item in predictions if item.model == model}.values()
+            ),
             verdicts=tuple(item for item in in_force.values() if item.model == model),
             agreement=tuple({item.step_id: item for item in agreement if item.model == model}.values()),
             num_tasks=num_tasks,
@@ -106,14 +140,16 @@ def _predictions(path: Path) -> list[Prediction]:
         raise
 
 
-def _submitted(path: Path) -> tuple[list[tuple[str, str]] | None, int | None]:
-    """(task, model) of all that was submitted to grading, and the number of tasks; None where nothing was graded."""
+def _submitted(path: Path) -> tuple[list[tuple[str, str, int]] | None, int | None]:
+    """(task, model, attempt) of all that was submitted to grading, and the number of tasks; None where nothing was graded."""
     if not path.is_file():
         return None, None
     settings: Any = read_json(path)
     try:
-        return [(task_id, model) for task_id, model in settings["submitted"]], len(settings["task_ids"])
-    except (KeyError, TypeError, ValueError) as error:
+        # files of versions without attempts hold pairs
+        places = [(item[0], item[1], item[2] if len(item) > 2 else 0) for item in settings["submitted"]]
+        return places, len(settings["task_ids"])
+    except (KeyError, TypeError, IndexError) as error:
         raise FormatError(
             f"{path}: not the grade.json that `swe-srl grade` writes: run it again with the same --out"
         ) from error

@@ -8,21 +8,43 @@ from swe_srl.schema import Mean, Proportion, Report, RunSummary
 from swe_srl.store import write_json, write_text
 
 COUNTS = (
-    "tasks", "submitted", "graded", "not_graded", "resolved", "unresolved", "tampered", "empty_patch", "patch_failed", "timed_out", "infra_failure",
+    "tasks", "attempts", "submitted", "graded", "not_graded", "resolved", "unresolved", "tampered", "empty_patch", "patch_failed", "timed_out", "infra_failure",
 )  # fmt: skip
 
 MEASURES = {
     "resolved": "resolved tasks",
     "step_similarity": "step similarity",
+    "step_exact": "exactly the teacher's action",
     "step_well_formed": "well-formed samples",
     "turns": "turns",
 }
 
+RATES = {
+    "well_formed_turns": "well-formed answers",
+    "edits_applied": "edits that fitted",
+    "applied": "patches that applied",
+    "empty": "empty",
+    "tampered": "tampered",
+    "infra": "apparatus failed",
+}
+SPREADS = {
+    "answer_tokens": ("tokens per answer", 0),
+    "tokens": ("tokens per attempt", 0),
+    "turns": ("answers per attempt", 1),
+    "seconds": ("seconds per attempt", 1),
+    "step_tokens": ("tokens per answer at held-out steps", 0),
+}
+"""Field of a RunSummary → its words, and digits behind the point."""
+SPREAD = ("min", "p5", "p25", "p50", "p75", "p95", "max")
+TOOLS = ("teacher's tool", "steps", "similarity [95 %]", "exact [95 %]", "well-formed", "same tool")
+
 NOTES = """\
 Intervals are 95 %: Wilson's for shares, a percentile bootstrap (10,000 resamples) for means and differences. Steps of one
 task are resampled together. *graded* is *submitted* without infrastructure failures and without what was never graded;
-*resolved* is a share of *graded*. Differences are second minus first over the items that both were measured on; p is
-McNemar's exact test. A bootstrap interval over a handful of values, or over equal ones, is too narrow.
+*resolved* is a share of *graded*, its interval widened where several attempts at a task are alike. pass@k is the unbiased
+estimate over all attempts; *best of* is the attempt that was chosen by the patches alone. Differences are second minus first
+over the items that both were measured on; p is McNemar's exact test, for one attempt each. A bootstrap interval over a
+handful of values, or over equal ones, is too narrow.
 """
 
 
@@ -58,12 +80,75 @@ def markdown(report: Report) -> str:
             ["model", *COUNTS], [[run.model, *(str(run.counts.get(name, 0)) for name in COUNTS)] for run in report.runs]
         )
     )
+    for heading, head, rows in (
+        ("Rates", ["model", *RATES.values(), "attempts ended"], rate_rows(report)),
+        ("Several attempts", ["model", "measure", "share of tasks [95 %]"], attempt_rows(report)),
+        ("How much was said", ["model", "measure", "n", *SPREAD], spread_rows(report)),
+        ("Agreement by the teacher's tool", ["model", *TOOLS], tool_rows(report)),
+    ):
+        if rows:
+            parts += [f"\n## {heading}\n", _table(head, rows)]
     if report.paired:
         parts += [
             "\n## Differences\n",
             _table(["first → second", "measure", "difference [95 %]", "n", "p"], paired_rows(report)),
         ]
     return "\n".join([*parts, "", NOTES])
+
+
+def rate_rows(report: Report) -> list[list[str]]:
+    """One line for each run that tried tasks."""
+    return [
+        [
+            run.model,
+            *(_share(getattr(run, name)) for name in RATES),
+            ", ".join(f"{status} {count}" for status, count in run.exit_statuses.items()) or "–",
+        ]
+        for run in report.runs
+        if run.counts.get("submitted")
+    ]
+
+
+def attempt_rows(report: Report) -> list[list[str]]:
+    """pass@k and best-of-n, one line each."""
+    return [
+        [run.model, words, shown]
+        for run in report.runs
+        for words, shown in (
+            *((f"pass@{k}", _mean(mean)) for k, mean in run.pass_at.items()),
+            *(
+                (f"best of {run.counts.get('attempts', 0)} by {name}", _share(share))
+                for name, share in run.best_of.items()
+            ),
+        )
+    ]
+
+
+def spread_rows(report: Report) -> list[list[str]]:
+    """How the values of a run are spread, one line for each measure that it has."""
+    return [
+        [run.model, words, str(spread.n), *(f"{getattr(spread, name):.{digits}f}" for name in SPREAD)]
+        for run in report.runs
+        for name_of, (words, digits) in SPREADS.items()
+        if (spread := getattr(run, name_of)) is not None
+    ]
+
+
+def tool_rows(report: Report) -> list[list[str]]:
+    """Agreement with the teacher on the steps of each tool."""
+    return [
+        [
+            run.model,
+            tool.tool,
+            str(tool.num_steps),
+            _mean(tool.similarity),
+            _mean(tool.exact),
+            _share(tool.well_formed),
+            _share(tool.same_tool),
+        ]
+        for run in report.runs
+        for tool in run.tools
+    ]
 
 
 def paired_rows(report: Report) -> list[list[str]]:

@@ -10,9 +10,9 @@ from swe_srl.dialogue import Message
 from swe_srl.policy.base import Completion, Policy, Sampling
 from swe_srl.policy.chat import TEMPLATE_TOKENS, most_tokens
 from swe_srl.policy.endpoint import EndpointPolicy
+from swe_srl.policy.prices import Tokens
 from swe_srl.teaching.budget import NOTHING
 from swe_srl.teaching.journal import Call, Journal
-from swe_srl.teaching.prices import Tokens
 
 _ONE_AT_A_TIME = threading.Lock()
 """A model in this process answers one thread after the other."""
@@ -68,6 +68,7 @@ class JournaledPolicy:
                 num_prompt_tokens=usage.prompt_tokens,
                 num_tokens=usage.completion_tokens,
                 num_cached_tokens=usage.cached_tokens,
+                cost_usd=usage.cost_usd,
                 finish_reason=call.finish_reason,
             )
         ]]  # fmt: skip

@@ -7,9 +7,9 @@ from collections import defaultdict
 
 from pydantic import Field
 
+from swe_srl.policy.prices import Price
 from swe_srl.schema import Usage
 from swe_srl.settings import Config
-from swe_srl.teaching.prices import Price
 
 NOTHING = Usage()
 

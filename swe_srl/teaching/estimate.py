@@ -10,9 +10,9 @@ from pydantic import Field
 
 from swe_srl.dialogue import render
 from swe_srl.policy.chat import MESSAGE_TOKENS, TEMPLATE_TOKENS, estimate_tokens, most_tokens
+from swe_srl.policy.prices import Tokens
 from swe_srl.schema import Task, Usage
 from swe_srl.settings import Config
-from swe_srl.teaching.prices import Tokens
 from swe_srl.teaching.teach import Lesson, TeachConfig
 
 STATUS_CHARS = 100

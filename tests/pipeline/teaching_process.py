@@ -16,10 +16,10 @@ import tenacity  # noqa: F401
 
 from swe_srl.policy.base import Sampling
 from swe_srl.policy.endpoint import EndpointConfig
+from swe_srl.policy.prices import Price
 from swe_srl.schema import Prediction, Task, Verdict
 from swe_srl.store import Run
 from swe_srl.teaching.budget import BudgetConfig
-from swe_srl.teaching.prices import Price
 from swe_srl.teaching.teach import TeachConfig, teach
 from swe_srl.testing import FakeSandbox
 

@@ -23,10 +23,10 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from swe_srl.policy.prices import Price, Tokens
 from swe_srl.schema import Usage
 from swe_srl.store import Run
 from swe_srl.teaching.journal import CALLS, KILLED, Call
-from swe_srl.teaching.prices import Price, Tokens
 from swe_srl.testing import completion
 
 pytestmark = pytest.mark.timeout(280)

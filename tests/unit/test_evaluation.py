@@ -13,7 +13,7 @@ from swe_srl.dialogue import Message
 from swe_srl.errors import ConfigError, EndpointError, FormatError, SandboxError, UnknownTask, UserError
 from swe_srl.evaluation.modes import AgentModeConfig, mode_config
 from swe_srl.evaluation.predict import predict
-from swe_srl.evaluation.steps import AgreementConfig, agree, measure_step
+from swe_srl.evaluation.steps import TOOL_HEAD, AgreementConfig, agree, is_same, measure_step, summary_lines, tool_lines
 from swe_srl.grading.predictions import read_predictions
 from swe_srl.policy.base import Completion, Sampling
 from swe_srl.schema import Command, Fidelity, Prediction, Reward, Step, StepAgreement, Task, Trajectory
@@ -137,10 +137,55 @@ def test_a_run_is_not_continued_with_other_settings(tmp_path: Path) -> None:
         predict([make_task("a")], say(look_then_submit), other, Run(tmp_path), open_box=make_box)
 
 
-@pytest.mark.parametrize("name", ["oracle", "agentless", "nonsense"])
-def test_a_mode_that_does_not_exist_is_not_faked(name: str) -> None:
-    with pytest.raises(ConfigError, match="only agent exists so far"):
-        mode_config(name)
+def test_a_mode_that_does_not_exist_is_named_with_those_that_do() -> None:
+    with pytest.raises(ConfigError, match="no evaluation mode 'nonsense': choose one of agent, oracle, agentless"):
+        mode_config("nonsense")
+
+
+def differs_by_seed(prompt: Sequence[Message], sampling: Sampling) -> str:
+    if any("file.py" in message["content"] for message in prompt):
+        return SUBMIT
+    return completion("ls", thought=str(sampling.seed))
+
+
+def test_attempts_have_seeds_and_rows_of_their_own_and_more_can_be_asked_for_later(tmp_path: Path) -> None:
+    config = AgentModeConfig(sampling=Sampling(temperature=0.8, seed=7))
+    tasks, run = [make_task(name) for name in "ab"], Run(tmp_path)
+    predict(tasks, ScriptedPolicy(differs_by_seed), config, run, open_box=make_box)
+    policy = ScriptedPolicy(differs_by_seed)
+    found = predict(tasks, policy, config, run, attempts=3, open_box=make_box)
+    assert [(item.task_id, item.attempt) for item in found] == [(task, number) for task in "ab" for number in range(3)]
+    assert batches(policy) == [4, 4], "the first attempts are not made again"
+    episodes = {item.trajectory_id: item for item in run.read("episodes.jsonl", Trajectory)}
+    assert {name: item.turns[0].thought for name, item in episodes.items() if item.task_id == "a"} == {
+        "a.evaluation": "7",
+        "a.evaluation-1": "1007",
+        "a.evaluation-2": "2007",
+    }
+    assert {(item.task_id, item.attempt) for item in read_predictions(tmp_path)} == {
+        (item.task_id, item.attempt) for item in found
+    }
+
+
+def test_the_patch_that_most_attempts_came_to_goes_to_swebench_where_that_is_asked(tmp_path: Path) -> None:
+    def writes(words: str) -> str:
+        return completion(tool="str_replace_editor", command="create", path="/testbed/new.py", file_text=f"{words}\n")
+
+    def answer(prompt: Sequence[Message], sampling: Sampling) -> str:
+        said = [message for message in prompt if message["role"] == "assistant"]
+        return SUBMIT if said else writes("rare" if sampling.seed < 1000 else "common")
+
+    config, tasks = AgentModeConfig(sampling=Sampling(temperature=1.0)), [make_task("a")]
+    for choose, wanted in (("first", "+rare"), ("votes", "+common"), ("patch", "+common")):
+        run = Run(tmp_path / choose)
+        predict(tasks, ScriptedPolicy(answer), config, run, attempts=3, choose=choose, open_box=make_box)
+        assert wanted in json.loads((run.path / "preds.json").read_text())["a"]["model_patch"]
+
+
+def test_attempts_that_would_all_be_the_same_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="2 attempts with temperature 0 are the same attempt"):
+        predict([make_task("a")], say(SUBMIT), AgentModeConfig(), Run(tmp_path), attempts=2, open_box=make_box)
+    assert not (tmp_path / "predictions.jsonl").exists()
 
 
 def exact(text: str, expert: Command) -> Reward:
@@ -173,7 +218,35 @@ def test_a_malformed_sample_counts_as_nothing() -> None:
         1,
         20.0,
     )
+    assert (row.num_exact, row.answer_tokens) == (1, (10, 20, 30))
     assert row.similarity_std == pytest.approx(0.4249, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("student", "same"),
+    [("echo 0", True), ("echo 0\n", True), ("echo 1", False), ("echo  0", False)],
+)
+def test_an_action_is_exact_up_to_white_space_around_it(student: str, same: bool) -> None:
+    teacher = Command(tool="bash", arguments={"command": "echo 0"})
+    assert is_same(Command(tool="bash", arguments={"command": student}), teacher) is same
+    assert not is_same(Command(tool="submit"), teacher)
+
+
+def test_agreement_is_told_by_tool_and_lengths_are_told_as_they_are_spread() -> None:
+    step = make_steps("t", 1)[0]
+    submit = step.model_copy(update={"step_id": "t/1", "command": Command(tool="submit")})
+    right = Completion(text=completion("echo 0"), num_tokens=10)
+    rows = [
+        measure_step(step, [right, Completion(text="no", num_tokens=90)], exact, "m"),
+        measure_step(submit, [right, right], exact, "m"),
+    ]
+    by_tool = {line[0]: line for line in tool_lines(rows)}
+    assert len(by_tool["bash"]) == len(TOOL_HEAD)
+    assert by_tool["bash"][3].startswith("0.500")
+    assert [by_tool["submit"][3][:5], by_tool["submit"][4][:5], by_tool["submit"][5][:5]] == ["0.000", "1.000", "0.000"]
+    lines = dict(summary_lines(rows))
+    assert lines["exactly the teacher's action"].startswith("0.250")
+    assert lines["  5, 25, 50, 75, 95 %; longest"] == "10, 10, 10, 30, 78; 90"
 
 
 def test_the_model_sees_the_last_rounds_and_not_the_answer(tmp_path: Path) -> None:

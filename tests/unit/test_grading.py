@@ -258,7 +258,47 @@ def test_a_patch_that_comes_back_has_its_old_verdict_in_force(tmp_path: Path) ->
     for patch in ("resolved", "unresolved", "resolved"):
         grade_all([predict(patch, "a")], grader, run, source="t")
     assert len(grader.graded) == 2
-    assert current_verdicts(run)["a", "m"].status == "resolved"
+    assert current_verdicts(run)["a", "m", 0].status == "resolved"
+
+
+def attempt_at(task_id: str, number: int, patch: str) -> Prediction:
+    return predict(patch, task_id).model_copy(update={"attempt": number})
+
+
+def test_attempts_at_one_task_have_verdicts_and_papers_of_their_own(tmp_path: Path) -> None:
+    grader, run = FakeGrader("a"), Run(tmp_path / "x")
+    predictions = [attempt_at("a", number, patch) for number, patch in enumerate(("resolved", "unresolved"))]
+    verdicts = grade_all(predictions, grader, run, source="t")
+    assert [(item.attempt, item.status) for item in verdicts] == [(0, "resolved"), (1, "unresolved")]
+    assert {place: item.status for place, item in current_verdicts(run).items()} == {
+        ("a", "m", 0): "resolved",
+        ("a", "m", 1): "unresolved",
+    }
+    logs = run.path / "logs" / "run_evaluation" / "x"
+    assert [(logs / name / "a" / "patch.diff").read_text() for name in ("m", "m.attempt-1")] == [
+        "resolved",
+        "unresolved",
+    ]
+    reports = {name: json.loads((run.path / f"{name}.x.json").read_text()) for name in ("m", "m.attempt-1")}
+    assert [report["resolved_ids"] for report in reports.values()] == [["a"], []]
+    assert grade_all(predictions, grader, run, source="t") == verdicts
+    assert len(grader.graded) == 2
+
+
+def test_a_patch_that_several_attempts_came_to_is_graded_once(tmp_path: Path) -> None:
+    grader, run = FakeGrader("a"), Run(tmp_path)
+    verdicts = grade_all([attempt_at("a", number, "resolved") for number in range(3)], grader, run, source="t")
+    assert [(item.attempt, item.status) for item in verdicts] == [(0, "resolved"), (1, "resolved"), (2, "resolved")]
+    (later,) = grade_all([attempt_at("a", 7, "resolved")], grader, run, source="t")
+    assert (later.attempt, later.status) == (7, "resolved")
+    assert grader.graded == ["a resolved"]
+
+
+def test_when_the_apparatus_fails_on_a_shared_patch_every_attempt_says_so(tmp_path: Path) -> None:
+    grader, run = FakeGrader("a"), Run(tmp_path)
+    grader.broken["a"] = SandboxError("the box is gone")
+    verdicts = grade_all([attempt_at("a", number, "resolved") for number in range(2)], grader, run, source="t")
+    assert [(item.attempt, item.status) for item in verdicts] == [(0, "infra_failure"), (1, "infra_failure")]
 
 
 def test_an_infrastructure_failure_is_recorded_and_graded_again_at_the_next_start(tmp_path: Path) -> None:
@@ -277,7 +317,7 @@ def test_a_missing_engine_ends_the_run_and_keeps_what_was_graded(tmp_path: Path)
     grader.broken["b"] = EngineUnavailable("no engine")
     with pytest.raises(EngineUnavailable):
         grade_all([predict("resolved", "a"), predict("resolved", "b")], grader, run, source="t", workers=1)
-    assert list(current_verdicts(run)) == [("a", "m")]
+    assert list(current_verdicts(run)) == [("a", "m", 0)]
 
 
 def test_an_unknown_task_is_named_before_anything_is_run(tmp_path: Path) -> None:

@@ -72,7 +72,7 @@ BASE: dict[str, VerdictStatus] = {
 def test_every_denominator_is_stated(tmp_path: Path) -> None:
     (run,) = summarise(collect([make_run(tmp_path / "base", "base", BASE)])).runs
     assert run.counts == {
-        "tasks": 8, "submitted": 6, "graded": 5, "not_graded": 0, "resolved": 1, "unresolved": 1, "tampered": 0, "empty_patch": 1,
+        "tasks": 8, "attempts": 1, "submitted": 6, "graded": 5, "not_graded": 0, "resolved": 1, "unresolved": 1, "tampered": 0, "empty_patch": 1,
         "patch_failed": 1, "timed_out": 1, "infra_failure": 1, "turns": 24, "steps": 0,
     }  # fmt: skip
     assert (run.resolved.k, run.resolved.n) == (1, 5)
@@ -167,5 +167,5 @@ def test_what_is_written_can_be_read_again_and_the_tables_agree(tmp_path: Path) 
     head, line = summary_table(report)
     assert len(head) == len(line)
     assert line[1] == "1 of 5 = 0.200 [0.036, 0.624]"
-    assert "| 8 | 6 | 5 | 0 | 1 | 1 | 0 | 1 | 1 | 1 | 1 |" in markdown(report)
+    assert "| 8 | 1 | 6 | 5 | 0 | 1 | 1 | 0 | 1 | 1 | 1 | 1 |" in markdown(report)
     assert "base\\|x" in markdown_path.read_text()

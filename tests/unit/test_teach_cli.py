@@ -17,11 +17,11 @@ from swe_srl.cli import app
 from swe_srl.dialogue import ContextConfig, render
 from swe_srl.errors import ConfigError, UserError
 from swe_srl.policy.chat import estimate_tokens
+from swe_srl.policy.prices import Price, price_of
 from swe_srl.schema import Task, Trajectory
 from swe_srl.store import Run, read_records
 from swe_srl.teaching.budget import BudgetConfig
 from swe_srl.teaching.estimate import estimate
-from swe_srl.teaching.prices import Price, price_of
 from swe_srl.teaching.teach import TeachConfig, pending
 from swe_srl.testing import completion
 

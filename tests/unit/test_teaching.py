@@ -15,12 +15,12 @@ import pytest
 from swe_srl.errors import EndpointError, SandboxError, StorageError, UserError
 from swe_srl.policy.base import Completion, Sampling
 from swe_srl.policy.endpoint import EndpointConfig, EndpointPolicy
+from swe_srl.policy.prices import Price, Tokens, price_of, read_prices
 from swe_srl.schema import Task, Trajectory, Usage, Verdict
 from swe_srl.store import Appender, Run
 from swe_srl.teaching.accept import AcceptanceConfig
 from swe_srl.teaching.budget import Account, BudgetConfig, BudgetReached, TaskBudgetReached
 from swe_srl.teaching.journal import CALLS, KILLED, Call, Journal
-from swe_srl.teaching.prices import Price, Tokens, price_of, read_prices
 from swe_srl.teaching.teach import REJECTED, SUMMARY, TRAJECTORIES, Rejection, TeachConfig, teach
 from swe_srl.testing import FakeSandbox, ScriptedPolicy, completion
 
@@ -264,7 +264,7 @@ def test_cached_prompts_are_cheaper_long_ones_dearer_and_the_worst_case_counts_o
 
 
 def test_prices_that_come_along_say_when_and_where_they_were_read_and_give_way_to_the_users(tmp_path):
-    from swe_srl.teaching.prices import BUNDLED
+    from swe_srl.policy.prices import BUNDLED
 
     table = read_prices(BUNDLED)
     assert re.fullmatch(r"\d{4}-\d\d-\d\d", table.table["checked"])

@@ -69,13 +69,16 @@ class Price(Rates):
 
     def cost(self, tokens: Tokens) -> Usage:
         """Tokens with what they cost."""
-        rates = self.long if self.long and tokens.prompt > self.long.above else self
         return Usage(
             prompt_tokens=tokens.prompt,
             completion_tokens=tokens.completion,
             cached_tokens=tokens.cached,
-            cost_usd=rates.usd(tokens),
+            cost_usd=self.rates(tokens).usd(tokens),
         )
+
+    def rates(self, tokens: Tokens) -> Rates:
+        """The rates that hold for a call."""
+        return self.long if self.long and tokens.prompt > self.long.above else self
 
     def worst(self, prompt_tokens: int, completion_tokens: int) -> Usage:
         """The most that a call of at most so many tokens can cost: nothing is cached, all is written to the cache."""
