@@ -172,6 +172,15 @@ class Reward(Record):
     note: str = ""
 
 
+class Rollout(Record):
+    """What a student answered at one step, and what that is worth."""
+
+    text: str
+    """As the student wrote it."""
+    num_tokens: int = 0
+    reward: Reward
+
+
 STEP_AGREEMENT = "step_agreement.jsonl"
 """Where a run directory holds its rows of StepAgreement."""
 
@@ -196,6 +205,8 @@ class StepAgreement(Record):
     """Samples whose action uses the teacher's tool."""
     mean_tokens: float = 0.0
     """Completion tokens per sample."""
+    samples: tuple[Rollout, ...] = ()
+    """The samples themselves; none in rows of versions that did not keep them."""
 
 
 class Checkpoint(Record):

@@ -16,6 +16,7 @@ from swe_srl.evaluation.predict import predict
 from swe_srl.evaluation.steps import AgreementConfig, agree, measure_step
 from swe_srl.grading.predictions import read_predictions
 from swe_srl.policy.base import Completion, Sampling
+from swe_srl.rewards.similarity import SimilarityConfig
 from swe_srl.schema import Command, Fidelity, Prediction, Reward, Step, StepAgreement, Task, Trajectory
 from swe_srl.store import Run
 from swe_srl.testing import FakeSandbox, ScriptedPolicy, completion
@@ -174,6 +175,20 @@ def test_a_malformed_sample_counts_as_nothing() -> None:
         20.0,
     )
     assert row.similarity_std == pytest.approx(0.4249, abs=1e-4)
+
+
+def test_what_was_answered_is_kept_with_what_it_is_worth() -> None:
+    step = make_steps("t", 1)[0]
+    answers = [Completion(text=completion("echo 0"), num_tokens=10), Completion(text="echo 0", num_tokens=30)]
+    row = measure_step(step, answers, SimilarityConfig().build(), "m")
+    assert [(item.text, item.num_tokens, item.reward.value) for item in row.samples] == [
+        (answers[0].text, 10, 1.0),
+        ("echo 0", 30, -1.0),
+    ]
+    assert row.samples[1].reward.note
+    assert row.similarity == 0.5
+    before = row.model_dump(exclude={"samples"})
+    assert StepAgreement.model_validate(before).samples == ()
 
 
 def test_the_model_sees_the_last_rounds_and_not_the_answer(tmp_path: Path) -> None:
