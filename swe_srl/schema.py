@@ -172,6 +172,15 @@ class Reward(Record):
     note: str = ""
 
 
+class Rollout(Record):
+    """What a student answered at one step, and what that is worth."""
+
+    text: str
+    """As the student wrote it."""
+    num_tokens: int = 0
+    reward: Reward
+
+
 STEP_AGREEMENT = "step_agreement.jsonl"
 """Where a run directory holds its rows of StepAgreement."""
 
@@ -198,8 +207,13 @@ class StepAgreement(Record):
     """Samples whose action is the teacher's, outer white space apart; None in rows of versions that did not count them."""
     mean_tokens: float = 0.0
     """Completion tokens per sample."""
-    answer_tokens: tuple[int, ...] = ()
-    """Completion tokens of each sample; empty in rows of versions that did not keep them."""
+    samples: tuple[Rollout, ...] = ()
+    """The samples themselves; none in rows of versions that did not keep them."""
+
+    @property
+    def answer_tokens(self) -> tuple[int, ...]:
+        """Completion tokens of each sample, where they were kept."""
+        return tuple(sample.num_tokens for sample in self.samples)
 
 
 class Checkpoint(Record):

@@ -13,7 +13,7 @@ from swe_srl.dialogue import ContextConfig, parse, render, turn_of
 from swe_srl.errors import FormatError, UnknownTask
 from swe_srl.policy.base import Completion, Policy, Sampling
 from swe_srl.rewards.base import RewardFn
-from swe_srl.schema import STEP_AGREEMENT, Command, Mean, Proportion, Step, StepAgreement, Task
+from swe_srl.schema import STEP_AGREEMENT, Command, Mean, Proportion, Rollout, Step, StepAgreement, Task
 from swe_srl.settings import Config
 from swe_srl.statistics import agreement_by_tool, bootstrap_mean, exact_rate, quantiles, wilson
 from swe_srl.store import Run
@@ -117,10 +117,8 @@ def _measure(
 def measure_step(step: Step, completions: Sequence[Completion], reward: RewardFn, model: str) -> StepAgreement:
     """Compare the answers drawn at one step with the teacher's action there."""
     commands = [parse(completion.text).command for completion in completions]
-    values = [
-        max(0.0, reward(completion.text, step.command).value) if command else 0.0
-        for completion, command in zip(completions, commands, strict=True)
-    ]
+    rewards = [reward(completion.text, step.command) for completion in completions]
+    values = [max(0.0, found.value) if command else 0.0 for found, command in zip(rewards, commands, strict=True)]
     return StepAgreement(
         step_id=step.step_id,
         trajectory_id=step.trajectory_id,
@@ -134,7 +132,10 @@ def measure_step(step: Step, completions: Sequence[Completion], reward: RewardFn
         num_same_tool=sum(command is not None and command.tool == step.command.tool for command in commands),
         num_exact=sum(command is not None and is_same(command, step.command) for command in commands),
         mean_tokens=sum(completion.num_tokens for completion in completions) / len(completions),
-        answer_tokens=tuple(completion.num_tokens for completion in completions),
+        samples=tuple(
+            Rollout(text=completion.text, num_tokens=completion.num_tokens, reward=found)
+            for completion, found in zip(completions, rewards, strict=True)
+        ),
     )
 
 

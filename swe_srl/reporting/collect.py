@@ -27,6 +27,8 @@ class Collected(NamedTuple):
     agreement: tuple[StepAgreement, ...] = ()
     num_tasks: int | None = None
     """Tasks that the predictions were graded against; None where nothing was graded."""
+    folders: tuple[Path, ...] = ()
+    """Where all of it was read."""
 
     @property
     def num_attempts(self) -> int:
@@ -95,6 +97,7 @@ def _merge(first: Collected, second: Collected) -> Collected:
         verdicts=first.verdicts or second.verdicts,
         agreement=first.agreement or second.agreement,
         num_tasks=second.num_tasks if first.num_tasks is None else first.num_tasks,
+        folders=(*first.folders, *second.folders),
     )
 
 
@@ -123,6 +126,7 @@ def _read(path: Path) -> list[Collected]:
             verdicts=tuple(item for item in in_force.values() if item.model == model),
             agreement=tuple({item.step_id: item for item in agreement if item.model == model}.values()),
             num_tasks=num_tasks,
+            folders=(path,),
         )
         for model in dict.fromkeys(item.model for item in records)
     ]

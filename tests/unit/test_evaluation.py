@@ -16,6 +16,7 @@ from swe_srl.evaluation.predict import predict
 from swe_srl.evaluation.steps import TOOL_HEAD, AgreementConfig, agree, is_same, measure_step, summary_lines, tool_lines
 from swe_srl.grading.predictions import read_predictions
 from swe_srl.policy.base import Completion, Sampling
+from swe_srl.rewards.similarity import SimilarityConfig
 from swe_srl.schema import Command, Fidelity, Prediction, Reward, Step, StepAgreement, Task, Trajectory
 from swe_srl.store import Run
 from swe_srl.testing import FakeSandbox, ScriptedPolicy, completion
@@ -247,6 +248,20 @@ def test_agreement_is_told_by_tool_and_lengths_are_told_as_they_are_spread() -> 
     lines = dict(summary_lines(rows))
     assert lines["exactly the teacher's action"].startswith("0.250")
     assert lines["  5, 25, 50, 75, 95 %; longest"] == "10, 10, 10, 30, 78; 90"
+
+
+def test_what_was_answered_is_kept_with_what_it_is_worth() -> None:
+    step = make_steps("t", 1)[0]
+    answers = [Completion(text=completion("echo 0"), num_tokens=10), Completion(text="echo 0", num_tokens=30)]
+    row = measure_step(step, answers, SimilarityConfig().build(), "m")
+    assert [(item.text, item.num_tokens, item.reward.value) for item in row.samples] == [
+        (answers[0].text, 10, 1.0),
+        ("echo 0", 30, -1.0),
+    ]
+    assert row.samples[1].reward.note
+    assert row.similarity == 0.5
+    before = row.model_dump(exclude={"samples"})
+    assert StepAgreement.model_validate(before).samples == ()
 
 
 def test_the_model_sees_the_last_rounds_and_not_the_answer(tmp_path: Path) -> None:

@@ -90,6 +90,7 @@ def test_every_turn_of_every_episode_is_an_answer_with_the_advantage_of_its_epis
     assert batch.metrics["episodes"] == 6
     assert batch.metrics["turns_mean"] == 2.0  # the limit: this student says nothing that could be run
     assert batch.metrics["reward_mean"] == pytest.approx(2 / 3)
+    assert batch.metrics["reward_std"] == pytest.approx(2**0.5 / 3)
 
 
 def test_a_later_turns_prompt_is_what_the_student_was_shown_then(student):

@@ -444,6 +444,7 @@ def test_srl_learns_to_earn_a_reward(tmp_path, student, steps, easy_reward):
     lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
     rewards = [line["collected"]["reward_mean"] for line in lines]
     assert sum(rewards[-3:]) > 1.2 * sum(rewards[:3])
+    assert all(0 < line["collected"]["reward_std"] <= 1 for line in lines)
 
 
 def test_a_kl_term_compares_with_the_student_as_the_run_began_and_holds_it_near(tmp_path, student, steps, easy_reward):

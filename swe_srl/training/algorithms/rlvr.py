@@ -247,5 +247,8 @@ def _metrics(
     }  # fmt: skip
     if attempts:
         metrics["reward_mean"] = statistics.fmean(attempt.reward for attempt in attempts)
+        metrics["reward_std"] = statistics.fmean(
+            statistics.pstdev(found.rewards) for found in filled.found if found.attempts
+        )
         metrics["turns_mean"] = statistics.fmean(len(attempt.result.turns) for attempt in attempts)
     return metrics

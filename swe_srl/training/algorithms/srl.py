@@ -117,6 +117,9 @@ def _metrics(selection: Selection, batch_size: int) -> dict[str, float | int | d
     if rewards:
         well_formed = [reward.value for reward in rewards if reward.parts.get("well_formed", 1.0)]
         metrics["reward_mean"] = statistics.fmean(reward.value for reward in rewards)
+        metrics["reward_std"] = statistics.fmean(
+            statistics.pstdev([reward.value for reward in group.rewards]) for group in selection.sampled
+        )
         metrics["well_formed"] = len(well_formed) / len(rewards)
         metrics["reward_mean_well_formed"] = statistics.fmean(well_formed) if well_formed else 0.0
         metrics["completion_tokens_mean"] = statistics.fmean(lengths)
