@@ -13,6 +13,7 @@ from rows import row_on_image
 
 from swe_srl.benchmarks.gold_files import gold_files
 from swe_srl.benchmarks.load import load_tasks
+from swe_srl.evaluation.base import Candidate
 from swe_srl.evaluation.modes import AgentModeConfig, mode_config
 from swe_srl.evaluation.predict import predict as predict_all
 from swe_srl.grading.grader import Grader
@@ -21,7 +22,7 @@ from swe_srl.grading.run import grade_all
 from swe_srl.reporting.collect import collect
 from swe_srl.reporting.summarise import summarise
 from swe_srl.runtime import SandboxConfig
-from swe_srl.schema import Candidate, Prediction, Trajectory
+from swe_srl.schema import Prediction, Trajectory
 from swe_srl.store import Run
 from swe_srl.testing import ScriptedPolicy, completion
 

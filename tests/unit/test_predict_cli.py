@@ -12,8 +12,9 @@ from swe_srl.benchmarks.gold_files import gold_files
 from swe_srl.cli import app
 from swe_srl.cli.predict import price_to_count
 from swe_srl.errors import UserError
-from swe_srl.schema import Prediction, Report, Verdict
+from swe_srl.schema import Prediction, Verdict
 from swe_srl.store import Run, write_json
+from swe_srl.summaries import Report
 
 GOLD = """\
 diff --git a/pkg/new.py b/pkg/new.py
