@@ -6,7 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from swe_srl.schema import Mean, Proportion, Quantiles, StepAgreement, ToolAgreement
+from swe_srl.schema import Mean, Proportion, StepAgreement
+from swe_srl.summaries import Quantiles, ToolAgreement
 
 Z_95 = 1.959963984540054
 """The 97.5 % quantile of the normal distribution."""

@@ -12,7 +12,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from swe_srl.evaluation.base import Attempt, Bench, Result
+from swe_srl.evaluation.base import Attempt, Bench, Candidate, Result
 from swe_srl.evaluation.editing import PROMPT_TOO_LONG, edit_prompt, try_answer
 from swe_srl.evaluation.locate import list_files, locate_prompt, named_files
 from swe_srl.evaluation.rounds import Ask, Ending, Log, Work, run_rounds
@@ -20,7 +20,6 @@ from swe_srl.evaluation.sources import Count, read_source, room, token_counter
 from swe_srl.policy.base import Completion, Sampling
 from swe_srl.rewards.choose import VOTES, chooser
 from swe_srl.runtime.base import Sandbox, SandboxConfig
-from swe_srl.schema import Candidate
 from swe_srl.settings import Config
 
 NOT_LOCATED = "not_located"

@@ -5,12 +5,27 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
+from pydantic import Field
+
 from swe_srl.agent import OpenBox
 from swe_srl.policy.base import Policy
-from swe_srl.schema import Candidate, Prediction, Task, Trajectory
+from swe_srl.schema import Prediction, Record, Task, Trajectory
 
 SEED_STRIDE = 1000
 """Between the seeds of two attempts at a task; an answer adds one."""
+
+
+class Candidate(Record):
+    """One of the patches that an attempt chose from."""
+
+    task_id: str
+    model: str
+    attempt: int = Field(0, ge=0)
+    sample: int = Field(ge=0)
+    exit_status: str
+    """`edited`, or why there is no patch."""
+    patch: str
+    chosen: bool = False
 
 
 class Attempt(NamedTuple):

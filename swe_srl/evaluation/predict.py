@@ -7,12 +7,12 @@ from functools import partial
 
 from swe_srl.agent import OpenBox, open_task_box
 from swe_srl.errors import ConfigError
-from swe_srl.evaluation.base import Attempt, Bench, Mode
+from swe_srl.evaluation.base import Attempt, Bench, Candidate, Mode
 from swe_srl.evaluation.modes import EvaluationMode
 from swe_srl.grading.predictions import swe_bench_object
 from swe_srl.policy.base import Policy
 from swe_srl.rewards.choose import FIRST, Choose, chooser
-from swe_srl.schema import Candidate, Prediction, Task, Trajectory
+from swe_srl.schema import Prediction, Task, Trajectory
 from swe_srl.store import Run, write_json
 
 PREDICTIONS = "predictions.jsonl"

@@ -10,10 +10,10 @@ from typing import NamedTuple
 
 from swe_srl.dialogue import Message
 from swe_srl.errors import ApparatusError, EngineUnavailable
-from swe_srl.evaluation.base import Attempt, Bench, Result
+from swe_srl.evaluation.base import Attempt, Bench, Candidate, Result
 from swe_srl.policy.base import Completion, Sampling
 from swe_srl.runtime.base import Sandbox
-from swe_srl.schema import Candidate, Prediction, Trajectory, Turn, Usage
+from swe_srl.schema import Prediction, Trajectory, Turn, Usage
 
 SHARE_READY = 0.5
 """Of the live attempts, how many have to wait for an answer before the policy is asked; the boxes of the others work on."""

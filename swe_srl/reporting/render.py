@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from swe_srl.schema import Mean, Proportion, Report, RunSummary
+from swe_srl.schema import Mean, Proportion
 from swe_srl.store import write_json, write_text
+from swe_srl.summaries import Report, RunSummary
 
 COUNTS = (
     "tasks", "attempts", "submitted", "graded", "not_graded", "resolved", "unresolved", "tampered", "empty_patch", "patch_failed", "timed_out", "infra_failure",

@@ -10,17 +10,7 @@ from typing import get_args
 
 from swe_srl.reporting.collect import Collected
 from swe_srl.rewards.choose import chooser
-from swe_srl.schema import (
-    Mean,
-    Prediction,
-    Proportion,
-    Quantiles,
-    Report,
-    RunSummary,
-    StepAgreement,
-    Verdict,
-    VerdictStatus,
-)
+from swe_srl.schema import Mean, Prediction, Proportion, StepAgreement, Verdict, VerdictStatus
 from swe_srl.statistics import (
     agreement_by_tool,
     bootstrap_mean,
@@ -32,6 +22,7 @@ from swe_srl.statistics import (
     wilson,
     wilson_of_groups,
 )
+from swe_srl.summaries import Quantiles, Report, RunSummary
 
 STATUSES: tuple[str, ...] = get_args(VerdictStatus)
 

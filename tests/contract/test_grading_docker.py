@@ -12,8 +12,10 @@ import pytest
 from machines import Machines
 from rows import row_on_image
 
+from swe_srl.benchmarks.gold_files import gold_files
 from swe_srl.benchmarks.load import load_tasks
-from swe_srl.evaluation.modes import AgentModeConfig
+from swe_srl.evaluation.base import Candidate
+from swe_srl.evaluation.modes import AgentModeConfig, mode_config
 from swe_srl.evaluation.predict import predict as predict_all
 from swe_srl.grading.grader import Grader
 from swe_srl.grading.predictions import read_predictions
@@ -178,6 +180,31 @@ def test_a_model_that_acts_well_is_predicted_graded_and_reported(
     assert (summary.resolved.k, summary.resolved.n, summary.mean_turns) == (1, 1, 4.0)
     (episode,) = run.read("episodes.jsonl", Trajectory)
     assert "return a - b" in episode.turns[0].observation
+
+
+def test_a_model_that_is_given_the_files_or_finds_them_is_predicted_and_graded(
+    rows: Path, sandbox: SandboxConfig, tmp_path: Path
+) -> None:
+    edit = "### add.py\n<<<<<<< SEARCH\n    return a - b\n=======\n    return a {} b\n>>>>>>> REPLACE"
+    scripts = {
+        "oracle": [edit.format("+")],
+        "agentless": ["add.py", edit.format("*"), edit.format("+"), edit.format("+")],
+    }
+    more = {"agentless": {"num_samples": 3, "sampling": {"temperature": 1.0}}}
+    for mode, script in scripts.items():
+        config = mode_config(mode, {"sandbox": sandbox.model_dump(), **more.get(mode, {})})
+        run = Run(tmp_path / mode)
+        given = gold_files(rows, ["demo__add-1"])
+        (found,) = predict_all(load_tasks(rows), ScriptedPolicy(script), config, run, gold_files=given)
+        assert found.patch.splitlines()[-3:] == [" def add(a, b):", "-    return a - b", "+    return a + b"]
+        (verdict,) = grade_all(read_predictions(run.path), Grader(rows, sandbox, timeout_s=60), run, source=rows)
+        assert verdict.status == "resolved"
+    candidates = Run(tmp_path / "agentless").read("candidates.jsonl", Candidate)
+    assert [("a * b" in item.patch, item.chosen) for item in candidates] == [
+        (True, False),
+        (False, True),
+        (False, False),
+    ]
 
 
 def test_a_harbor_task_is_graded_by_its_own_verifier(tmp_path: Path, base_image: str) -> None:

@@ -43,6 +43,17 @@ def test_an_episode_that_runs_out_of_turns_hands_in_the_diff_too():
     assert "+x = 2" in result.patch
 
 
+def test_an_episode_that_has_cost_what_it_may_ends_with_its_diff():
+    box = FakeSandbox({"a.py": "x = 1\n"}, {"fix": edit})
+    acting = episode(box, AgentLimits(max_usd=0.5))
+    acting.act(Completion(text=completion("ls"), cost_usd=0.3))
+    assert not acting.finished
+    acting.act(Completion(text=completion("fix"), cost_usd=0.2))
+    result = acting.result()
+    assert (result.exit_status, result.usage.cost_usd) == ("cost_limit", 0.5)
+    assert "+x = 2" in result.patch
+
+
 def test_a_failing_command_and_a_time_out_are_observations():
     box = FakeSandbox(answers={"no": CommandResult("bad\n", 3), "slow": CommandResult("so far", None, timed_out=True)})
     acting = episode(box)

@@ -15,6 +15,7 @@ from swe_srl.errors import ConfigError, EndpointError
 from swe_srl.policy.base import Sampling
 from swe_srl.policy.endpoint import EndpointConfig, Unwatched
 from swe_srl.policy.gate import Gate
+from swe_srl.policy.prices import Price
 from swe_srl.policy.refusals import asked_wait_s
 
 PROMPT = [{"role": "user", "content": "hello"}]
@@ -152,6 +153,16 @@ def test_a_server_error_is_tried_again_and_is_heard_of_as_a_lost_call():
         assert asked.ask(PROMPT, Sampling(max_new_tokens=50), heard).text == "ok"
     assert len(requests) == 3
     assert heard.said == ["begin", "lost", "begin", "lost", "begin", "answered"]
+
+
+def test_an_answer_says_what_it_cost_where_the_price_is_known():
+    with server(says("hi")) as (url, _):
+        known, unknown = (
+            EndpointConfig(base_url=url, model="m", price=price).build()
+            for price in (Price(input=2.0, output=10.0), Price())
+        )
+        costs = [policy.complete([PROMPT], Sampling())[0][0].cost_usd for policy in (known, unknown)]
+    assert costs == [pytest.approx((7 * 2.0 + 3 * 10.0) / 1e6), 0.0]
 
 
 def test_a_limit_on_the_rate_costs_nothing():

@@ -11,8 +11,9 @@ from swe_srl.errors import FormatError, UserError
 from swe_srl.reporting.collect import collect
 from swe_srl.reporting.render import markdown, summary_table, write_report
 from swe_srl.reporting.summarise import summarise
-from swe_srl.schema import Prediction, Report, StepAgreement, Usage, Verdict, VerdictStatus
+from swe_srl.schema import Prediction, StepAgreement, Usage, Verdict, VerdictStatus
 from swe_srl.store import Run, write_json
+from swe_srl.summaries import Report
 
 
 def make_run(

@@ -6,13 +6,14 @@ import pytest
 
 from swe_srl.dialogue import Message
 from swe_srl.errors import SandboxError
+from swe_srl.evaluation.base import Candidate
 from swe_srl.evaluation.edits import START
 from swe_srl.evaluation.locate import LIST, list_files, named_files, show_listing
 from swe_srl.evaluation.modes import mode_config
 from swe_srl.evaluation.predict import predict
 from swe_srl.evaluation.sources import Source, read_source, room, show, token_counter, try_edit
 from swe_srl.policy.base import Completion
-from swe_srl.schema import Candidate, Task
+from swe_srl.schema import Task
 from swe_srl.store import Run
 from swe_srl.testing import FakeSandbox, ScriptedPolicy
 
