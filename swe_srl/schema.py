@@ -312,6 +312,10 @@ class RunSummary(Record):
     mean_completion_tokens: float = 0.0
 
 
+Cells = dict[str, int | float | str]
+"""A row of a table: column → value; a count stays a whole number."""
+
+
 class Report(Record):
     """Run directories, as numbers."""
 
@@ -319,3 +323,9 @@ class Report(Record):
     runs: tuple[RunSummary, ...]
     paired: tuple[dict[str, float | str], ...] = ()
     """Differences between two runs on the same items, with their 95 % intervals."""
+    training: tuple[Cells, ...] = ()
+    """Training runs: their first and last update."""
+    replays: tuple[Cells, ...] = ()
+    """Replays: trajectories, and steps by fidelity."""
+    teaching: tuple[Cells, ...] = ()
+    """Runs of teaching: what was accepted, and what it cost."""

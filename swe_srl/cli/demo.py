@@ -133,7 +133,9 @@ def _measure(config: DemoConfig, out: Path, tasks: str, models: dict[str, str]) 
             f"{name}: grade each patch in a fresh box",
             ("grade", f"{run}/predictions.jsonl", "--tasks", tasks, "--out", run, "--workers", str(config.workers)),
         )
-    yield Stage("Report", ("report", *runs, "--title", "swe-srl demo", "--out", str(out / "report")))
+    shown = [str(out / name) for name in ("sft", "sft+srl", "replay-train", "replay-test", "teach-train", "teach-test")]
+    issues = ("--tasks", str(out / "tasks-train"), "--tasks", tasks)
+    yield Stage("Report", ("report", *runs, *shown, *issues, "--title", "swe-srl demo", "--out", str(out / "report")))
 
 
 def demo(
@@ -158,6 +160,7 @@ def demo(
             raise typer.Exit(done.returncode)
     say(f"\nDone in {(time.monotonic() - begun) / 60:.1f} minutes. Everything is under {out}/:")
     for path, what in (
+        ("report/index.html", "the numbers, plots, and every step beside the students' answers; open it in a browser"),
         ("report/report.md", "the numbers, with every denominator"),
         ("eval/*/episodes.jsonl", "what each model did, turn by turn"),
         ("replay-train/steps.jsonl", "the teacher's steps"),

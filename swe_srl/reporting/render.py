@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from swe_srl.schema import Mean, Proportion, Report, RunSummary
+from swe_srl.schema import Cells, Mean, Proportion, Report, RunSummary
 from swe_srl.store import write_json, write_text
 
 COUNTS = (
@@ -52,17 +53,18 @@ def summary_table(report: Report) -> list[list[str]]:
 def markdown(report: Report) -> str:
     """The whole report as Markdown."""
     table = summary_table(report)
-    parts = [f"# {report.title}\n", _table(table[0], table[1:]), "\n## What was counted\n"]
-    parts.append(
-        _table(
-            ["model", *COUNTS], [[run.model, *(str(run.counts.get(name, 0)) for name in COUNTS)] for run in report.runs]
-        )
-    )
+    parts = [f"# {report.title}\n"]
+    if report.runs:
+        counts = [[run.model, *(str(run.counts.get(name, 0)) for name in COUNTS)] for run in report.runs]
+        parts += [_table(table[0], table[1:]), "\n## What was counted\n", _table(["model", *COUNTS], counts)]
     if report.paired:
         parts += [
             "\n## Differences\n",
             _table(["first → second", "measure", "difference [95 %]", "n", "p"], paired_rows(report)),
         ]
+    for title, rows in (("Training", report.training), ("Replays", report.replays), ("Teaching", report.teaching)):
+        if rows:
+            parts += [f"\n## {title}\n", _rows(rows)]
     return "\n".join([*parts, "", NOTES])
 
 
@@ -99,6 +101,17 @@ def _share(share: Proportion | None) -> str:
 
 def _mean(mean: Mean | None) -> str:
     return "–" if mean is None else f"{mean.value:.3f} [{mean.low:.3f}, {mean.high:.3f}] (n = {mean.n})"
+
+
+def _rows(rows: Sequence[Cells]) -> str:
+    """Rows of one kind; a column for each name that any of them has."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    cells = [[_cell(row.get(name, "–")) for name in names] for row in rows]
+    return _table([name.replace("_", " ") for name in names], cells)
+
+
+def _cell(value: float | str) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _table(head: list[str], rows: list[list[str]]) -> str:

@@ -9,7 +9,7 @@ from itertools import pairwise
 from typing import get_args
 
 from swe_srl.reporting.collect import Collected
-from swe_srl.schema import Prediction, Report, RunSummary, StepAgreement, Verdict, VerdictStatus
+from swe_srl.schema import Cells, Prediction, Report, RunSummary, StepAgreement, Verdict, VerdictStatus
 from swe_srl.statistics import bootstrap_mean, mcnemar_exact, paired_difference, wilson
 
 STATUSES: tuple[str, ...] = get_args(VerdictStatus)
@@ -17,10 +17,24 @@ STATUSES: tuple[str, ...] = get_args(VerdictStatus)
 Pair = dict[str, float | str]
 
 
-def summarise(entries: Sequence[Collected], *, title: str = "swe-srl report") -> Report:
-    """The numbers of each entry, and the differences between each entry and the one before it."""
+def summarise(
+    entries: Sequence[Collected],
+    *,
+    title: str = "swe-srl report",
+    training: Sequence[Cells] = (),
+    replays: Sequence[Cells] = (),
+    teaching: Sequence[Cells] = (),
+) -> Report:
+    """The numbers of each entry, and the differences between each entry and the one before it; beside them what other runs came to."""
     paired = [row for first, second in pairwise(entries) for row in _differences(first, second)]
-    return Report(title=title, runs=tuple(_summary(entry) for entry in entries), paired=tuple(paired))
+    return Report(
+        title=title,
+        runs=tuple(_summary(entry) for entry in entries),
+        paired=tuple(paired),
+        training=tuple(training),
+        replays=tuple(replays),
+        teaching=tuple(teaching),
+    )
 
 
 def _summary(entry: Collected) -> RunSummary:

@@ -24,7 +24,7 @@ from swe_srl.reporting.sources import Sources, labels_of, recognise
 from swe_srl.reporting.summarise import summarise
 from swe_srl.reporting.teachers import read_replays, read_teaching
 from swe_srl.reporting.training import read_training, training_rows
-from swe_srl.schema import StepAgreement, Task
+from swe_srl.schema import Report, StepAgreement, Task
 from swe_srl.store import read_records
 
 TASK = "django__django-1000"
@@ -187,6 +187,13 @@ def test_the_verb_writes_three_files_and_names_a_directory_without_a_run(runs, t
     result = CliRunner().invoke(app, ["report", *map(str, runs), "--out", str(tmp_path / "out")])
     assert result.exit_code == 0, result.output
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["index.html", "report.json", "report.md"]
+    written = Report.model_validate_json((tmp_path / "out" / "report.json").read_text())
+    assert written.training[0] | {"run": "srl", "updates": 12, "seconds": 36.0} == written.training[0]
+    assert written.replays[0] | {"trajectories": 8, "faithful": 32, "drifted": 8, "lost": 0} == written.replays[0]
+    assert written.teaching[0] | {"accepted": 1, "rejected": 1, "cost_usd": 0.1234} == written.teaching[0]
+    assert (
+        "| teach | gpt | 2 | 1 | 1 | 2 | 12000 | 3000 | 900 | 0.1234 |" in (tmp_path / "out" / "report.md").read_text()
+    )
     with pytest.raises(UserError, match="holds no run"):
         CliRunner().invoke(app, ["report", str(tmp_path), "--out", str(tmp_path / "o")], catch_exceptions=False)
 
