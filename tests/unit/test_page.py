@@ -173,7 +173,16 @@ def test_every_number_with_an_interval_is_on_the_page(html):
     ):
         assert words in html
     assert "#run=1&amp;status=tampered" in html
-    assert "0.1234" in html
+    assert "<caption>US$</caption>" in html
+    assert html.count("0.1234") >= 2
+
+
+def test_an_interval_is_drawn_where_its_numbers_are(html):
+    plot = re.search(r'aria-label="srl: 28\.6 % \[8\.2, 64\.1\]">(.*?)</svg>', html, re.DOTALL)[1]
+    ends = re.search(r'class="reach" x1="([\d.]+)%" x2="([\d.]+)%"', plot)
+    assert [float(ends[1]), float(ends[2])] == pytest.approx([100 * 0.0822 / 0.8, 100 * 0.6411 / 0.8], abs=0.01)
+    assert float(re.search(r'circle cx="([\d.]+)%"', plot)[1]) == pytest.approx(100 * 2 / 7 / 0.8, abs=0.01)
+    assert plot.count("grid") == 5
 
 
 def test_a_training_run_alone_makes_a_page(tmp_path):
