@@ -3,8 +3,11 @@
 # Arguments go to pytest: scripts/test.sh tests/unit -k store
 set -euo pipefail
 cd "$(dirname "$0")/.."
-python=$(scripts/ready.sh)
-# Boxes without an engine are tested where they can be.
-command -v bwrap >/dev/null || { [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null && scripts/apt_install.sh bubblewrap; } || true
+# Boxes without an engine, and the report page in a browser, are tested where they can be; where not, the tests say why.
+have() { command -v "$1" >/dev/null || { [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null && scripts/apt_install.sh "$2"; }; }
+{ have bwrap bubblewrap || true; have chromium-headless-shell chromium-headless-shell || true; } >&2 &
+extras=$!
+python=$(scripts/ready.sh) || { code=$?; wait "$extras"; exit "$code"; }
+wait "$extras"
 export SWE_SRL_REQUIRE_DOCKER=1
 exec "$python" -m pytest "$@"

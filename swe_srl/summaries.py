@@ -72,6 +72,10 @@ class RunSummary(Record):
     """Completion tokens of each sample at held-out steps."""
 
 
+Cells = dict[str, int | float | str]
+"""A row of a table: column → value; a count stays a whole number."""
+
+
 class Report(Record):
     """Run directories, as numbers."""
 
@@ -79,3 +83,9 @@ class Report(Record):
     runs: tuple[RunSummary, ...]
     paired: tuple[dict[str, float | str], ...] = ()
     """Differences between two runs on the same items, with their 95 % intervals."""
+    training: tuple[Cells, ...] = ()
+    """Training runs: their first and last update."""
+    replays: tuple[Cells, ...] = ()
+    """Replays: trajectories, and steps by fidelity."""
+    teaching: tuple[Cells, ...] = ()
+    """Runs of teaching: what was accepted, and what it cost."""

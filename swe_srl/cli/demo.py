@@ -135,7 +135,9 @@ def _measure(config: DemoConfig, out: Path, tasks: str, models: dict[str, str]) 
             f"{name}: grade each patch in a fresh box",
             ("grade", f"{run}/predictions.jsonl", "--tasks", tasks, "--out", run, "--workers", str(config.workers)),
         )
-    yield Stage("Report", ("report", *runs, "--title", "swe-srl demo", "--out", str(out / "report")))
+    shown = [str(out / name) for name in ("sft", "sft+srl", "replay-train", "replay-test", "teach-train", "teach-test")]
+    issues = ("--tasks", str(out / "tasks-train"), "--tasks", tasks)
+    yield Stage("Report", ("report", *runs, *shown, *issues, "--title", "swe-srl demo", "--out", str(out / "report")))
 
 
 def _run(arguments: Sequence[str]) -> int:
@@ -168,6 +170,7 @@ def demo(
             raise typer.Exit(code)
     say(f"\nDone in {(time.monotonic() - begun) / 60:.1f} minutes. Everything is under {out}/:")
     for path, what in (
+        ("report/index.html", "the numbers, plots, and every step beside the students' answers; open it in a browser"),
         ("report/report.md", "the numbers, with every denominator"),
         ("eval/*/episodes.jsonl", "what each model did, turn by turn"),
         ("replay-train/steps.jsonl", "the teacher's steps"),

@@ -45,8 +45,8 @@ def report(
     from swe_srl.reporting.render import attempt_rows, paired_rows, summary_table, write_report
     from swe_srl.reporting.sources import recognise
     from swe_srl.reporting.summarise import summarise
-    from swe_srl.reporting.teachers import read_replays, read_teaching
-    from swe_srl.reporting.training import read_training
+    from swe_srl.reporting.teachers import read_replays, read_teaching, replay_rows, teaching_rows
+    from swe_srl.reporting.training import read_training, training_rows
 
     sources = recognise(runs)
     entries = collect(sources.evaluations, pool=pool)
@@ -57,7 +57,14 @@ def report(
         read_teaching(sources.teaching),
         [task for path in tasks or () for task in load_tasks(path)],
     )
-    result = summarise(entries, title=title, best_of=best_of or ())
+    result = summarise(
+        entries,
+        title=title,
+        best_of=best_of or (),
+        training=training_rows(material.training),
+        replays=replay_rows(material.replays),
+        teaching=teaching_rows(material.teaching),
+    )
     paths = [*write_report(result, out), write_page(result, material, out)]
     head, *lines = summary_table(result)
     if lines:

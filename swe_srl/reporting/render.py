@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from swe_srl.schema import Mean, Proportion
 from swe_srl.store import write_json, write_text
-from swe_srl.summaries import Report, RunSummary
+from swe_srl.summaries import Cells, Report, RunSummary
 
 COUNTS = (
     "tasks", "attempts", "submitted", "graded", "not_graded", "resolved", "unresolved", "tampered", "empty_patch", "patch_failed", "timed_out", "infra_failure",
@@ -75,12 +76,10 @@ def summary_table(report: Report) -> list[list[str]]:
 def markdown(report: Report) -> str:
     """The whole report as Markdown."""
     table = summary_table(report)
-    parts = [f"# {report.title}\n", _table(table[0], table[1:]), "\n## What was counted\n"]
-    parts.append(
-        _table(
-            ["model", *COUNTS], [[run.model, *(str(run.counts.get(name, 0)) for name in COUNTS)] for run in report.runs]
-        )
-    )
+    parts = [f"# {report.title}\n"]
+    if report.runs:
+        counts = [[run.model, *(str(run.counts.get(name, 0)) for name in COUNTS)] for run in report.runs]
+        parts += [_table(table[0], table[1:]), "\n## What was counted\n", _table(["model", *COUNTS], counts)]
     for heading, head, rows in (
         ("Rates", ["model", *RATES.values(), "attempts ended"], rate_rows(report)),
         ("Several attempts", ["model", "measure", "share of tasks [95 %]"], attempt_rows(report)),
@@ -94,6 +93,9 @@ def markdown(report: Report) -> str:
             "\n## Differences\n",
             _table(["first → second", "measure", "difference [95 %]", "n", "p"], paired_rows(report)),
         ]
+    for title, cells in (("Training", report.training), ("Replays", report.replays), ("Teaching", report.teaching)):
+        if cells:
+            parts += [f"\n## {title}\n", _rows(cells)]
     return "\n".join([*parts, "", NOTES])
 
 
@@ -185,6 +187,17 @@ def _share(share: Proportion | None) -> str:
 
 def _mean(mean: Mean | None) -> str:
     return "–" if mean is None else f"{mean.value:.3f} [{mean.low:.3f}, {mean.high:.3f}] (n = {mean.n})"
+
+
+def _rows(rows: Sequence[Cells]) -> str:
+    """Rows of one kind; a column for each name that any of them has."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    cells = [[_cell(row.get(name, "–")) for name in names] for row in rows]
+    return _table([name.replace("_", " ") for name in names], cells)
+
+
+def _cell(value: float | str) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _table(head: list[str], rows: list[list[str]]) -> str:

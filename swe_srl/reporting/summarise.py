@@ -22,21 +22,36 @@ from swe_srl.statistics import (
     wilson,
     wilson_of_groups,
 )
-from swe_srl.summaries import Quantiles, Report, RunSummary
+from swe_srl.summaries import Cells, Quantiles, Report, RunSummary
 
 STATUSES: tuple[str, ...] = get_args(VerdictStatus)
 
 Pair = dict[str, float | str]
 
 
-def summarise(entries: Sequence[Collected], *, title: str = "swe-srl report", best_of: Sequence[str] = ()) -> Report:
-    """The numbers of each entry, and the differences between each entry and the one before it.
+def summarise(
+    entries: Sequence[Collected],
+    *,
+    title: str = "swe-srl report",
+    best_of: Sequence[str] = (),
+    training: Sequence[Cells] = (),
+    replays: Sequence[Cells] = (),
+    teaching: Sequence[Cells] = (),
+) -> Report:
+    """The numbers of each entry, and the differences between each entry and the one before it; beside them what other runs came to.
 
     `best_of` names ways to choose one of several attempts at a task, see rewards/choose.py. Raises ConfigError for one
     that does not exist.
     """
     paired = [row for first, second in pairwise(entries) for row in _differences(first, second)]
-    return Report(title=title, runs=tuple(_summary(entry, best_of) for entry in entries), paired=tuple(paired))
+    return Report(
+        title=title,
+        runs=tuple(_summary(entry, best_of) for entry in entries),
+        paired=tuple(paired),
+        training=tuple(training),
+        replays=tuple(replays),
+        teaching=tuple(teaching),
+    )
 
 
 def _summary(entry: Collected, best_of: Sequence[str]) -> RunSummary:

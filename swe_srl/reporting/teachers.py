@@ -11,9 +11,9 @@ from pydantic import ValidationError
 from swe_srl.errors import FormatError
 from swe_srl.replay.replay import Replayed
 from swe_srl.reporting.sources import REPLAYED, labels_of
-from swe_srl.reporting.training import Row
 from swe_srl.schema import Step, Trajectory
 from swe_srl.store import read_json, read_jsonl, read_records
+from swe_srl.summaries import Cells
 
 STEPS = "steps.jsonl"
 TRAJECTORIES = "trajectories.jsonl"
@@ -69,7 +69,7 @@ def read_teaching(paths: Sequence[Path]) -> list[TeachRun]:
     return runs
 
 
-def replay_rows(runs: Sequence[ReplayRun]) -> list[Row]:
+def replay_rows(runs: Sequence[ReplayRun]) -> list[Cells]:
     """What each replay came to."""
     return [
         {
@@ -84,9 +84,9 @@ def replay_rows(runs: Sequence[ReplayRun]) -> list[Row]:
     ]
 
 
-def teaching_rows(runs: Sequence[TeachRun]) -> list[Row]:
+def teaching_rows(runs: Sequence[TeachRun]) -> list[Cells]:
     """What each run of teaching came to, and what it cost."""
-    rows: list[Row] = []
+    rows: list[Cells] = []
     for run in runs:
         usage, calls = run.summary.get("usage") or {}, run.summary.get("calls") or {}
         rows.append(

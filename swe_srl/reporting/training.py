@@ -9,8 +9,7 @@ from typing import Any, NamedTuple
 from swe_srl.errors import FormatError
 from swe_srl.reporting.sources import METRICS, labels_of
 from swe_srl.store import read_json, read_jsonl
-
-Row = dict[str, float | str]
+from swe_srl.summaries import Cells
 
 
 class TrainingRun(NamedTuple):
@@ -35,11 +34,11 @@ def read_training(paths: Sequence[Path]) -> list[TrainingRun]:
     ]
 
 
-def training_rows(runs: Sequence[TrainingRun]) -> list[Row]:
+def training_rows(runs: Sequence[TrainingRun]) -> list[Cells]:
     """What each run came to: its first and its last update."""
-    rows: list[Row] = []
+    rows: list[Cells] = []
     for run in runs:
-        row: Row = {"run": run.label, "algorithm": run.algorithm, "updates": len(run.updates)}
+        row: Cells = {"run": run.label, "algorithm": run.algorithm, "updates": len(run.updates)}
         for name in ("reward_mean", "loss", "entropy"):
             series = run.series(name)
             if series:

@@ -128,11 +128,12 @@ def model_run(
                 infra_failure="the box is gone" if status == "infra_failure" else "",
             )
         )  # fmt: skip
+        failing = tuple(f"tests/test_core.py::test_{number + more * 100}" for more in range(1 + number % 3))
         verdicts.append(
             Verdict(
                 task_id=task_id, model=model, patch_digest="d", status=status, num_fail_to_pass=2, num_pass_to_pass=9,
                 num_fail_to_pass_passed=2 if status == "resolved" else 1, num_pass_to_pass_passed=9,
-                tests_failed=() if status == "resolved" else (f"tests/test_core.py::test_{number}",),
+                tests_failed=() if status == "resolved" else failing,
             )
         )  # fmt: skip
         episodes.append(

@@ -26,6 +26,7 @@ from swe_srl.reporting.teachers import read_replays, read_teaching
 from swe_srl.reporting.training import read_training, training_rows
 from swe_srl.schema import StepAgreement, Task
 from swe_srl.store import read_records
+from swe_srl.summaries import Report
 
 TASK = "django__django-1000"
 EVIL = "</script><script>alert(1)</script><img src=x onerror=alert(2)>"
@@ -173,7 +174,16 @@ def test_every_number_with_an_interval_is_on_the_page(html):
     ):
         assert words in html
     assert "#run=1&amp;status=tampered" in html
-    assert "0.1234" in html
+    assert "<caption>US$</caption>" in html
+    assert html.count("0.1234") >= 2
+
+
+def test_an_interval_is_drawn_where_its_numbers_are(html):
+    plot = re.search(r'aria-label="srl: 28\.6 % \[8\.2, 64\.1\]">(.*?)</svg>', html, re.DOTALL)[1]
+    ends = re.search(r'class="reach" x1="([\d.]+)%" x2="([\d.]+)%"', plot)
+    assert [float(ends[1]), float(ends[2])] == pytest.approx([100 * 0.0822 / 0.8, 100 * 0.6411 / 0.8], abs=0.01)
+    assert float(re.search(r'circle cx="([\d.]+)%"', plot)[1]) == pytest.approx(100 * 2 / 7 / 0.8, abs=0.01)
+    assert plot.count("grid") == 5
 
 
 def test_a_training_run_alone_makes_a_page(tmp_path):
@@ -187,6 +197,13 @@ def test_the_verb_writes_three_files_and_names_a_directory_without_a_run(runs, t
     result = CliRunner().invoke(app, ["report", *map(str, runs), "--out", str(tmp_path / "out")])
     assert result.exit_code == 0, result.output
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["index.html", "report.json", "report.md"]
+    written = Report.model_validate_json((tmp_path / "out" / "report.json").read_text())
+    assert written.training[0] | {"run": "srl", "updates": 12, "seconds": 36.0} == written.training[0]
+    assert written.replays[0] | {"trajectories": 8, "faithful": 32, "drifted": 8, "lost": 0} == written.replays[0]
+    assert written.teaching[0] | {"accepted": 1, "rejected": 1, "cost_usd": 0.1234} == written.teaching[0]
+    assert (
+        "| teach | gpt | 2 | 1 | 1 | 2 | 12000 | 3000 | 900 | 0.1234 |" in (tmp_path / "out" / "report.md").read_text()
+    )
     with pytest.raises(UserError, match="holds no run"):
         CliRunner().invoke(app, ["report", str(tmp_path), "--out", str(tmp_path / "o")], catch_exceptions=False)
 

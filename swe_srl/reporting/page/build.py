@@ -14,11 +14,12 @@ from markupsafe import Markup
 
 from swe_srl import __version__
 from swe_srl.reporting.page import numbers
+from swe_srl.reporting.page.cost import cost, cost_bars, spent
 from swe_srl.reporting.page.material import Material
 from swe_srl.reporting.page.tasks import task_detail, task_line, tracks_of
 from swe_srl.reporting.render import NOTES
-from swe_srl.schema import Report
 from swe_srl.store import write_text
+from swe_srl.summaries import Report
 
 STATIC = Path(__file__).parent / "static"
 SCRIPTS = ("dom.js", "match.js", "data.js", "list.js", "detail.js", "compare.js", "main.js")
@@ -42,7 +43,7 @@ def page(report: Report, material: Material) -> str:
         tracks = tracks_of(task_id, material)
         lines.append(task_line(task_id, material, tracks))
         details.append(_packed(task_detail(task_id, material, tracks)))
-    training = numbers.training(material)
+    training, bills = numbers.training(material), spent(material)
     index = {
         "runs": [{"label": run.model, "colour": colours[run.model]} for run in report.runs],
         "tasks": lines,
@@ -72,7 +73,8 @@ def page(report: Report, material: Material) -> str:
         training=training,
         fidelity=numbers.fidelity(material),
         reasons=numbers.reasons(material),
-        cost=numbers.cost(material),
+        cost=cost(bills),
+        cost_bars=cost_bars(bills),
         notes=[NOTES.replace("\n", " ").replace("*", "").strip()],
     )
     return html.encode(errors="replace").decode()  # half a character has no place in a file

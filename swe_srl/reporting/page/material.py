@@ -57,11 +57,11 @@ class Material(NamedTuple):
 
     @property
     def task_ids(self) -> list[str]:
-        """Every task that a run says something of, in order."""
-        found = {*self.replayed, *self.taught}
+        """Every task that a run says something of: those that a model was measured on first, each part by name."""
+        measured: set[str] = set()
         for act in self.acts:
-            found.update(act.predictions, act.verdicts, act.agreement, act.episodes)
-        return sorted(found)
+            measured.update(act.predictions, act.verdicts, act.agreement, act.episodes)
+        return [*sorted(measured), *sorted({*self.replayed, *self.taught} - measured)]
 
     def project(self, task_id: str) -> str:
         """As the task says, else as its id does; empty where neither does."""

@@ -9,10 +9,11 @@ from swe_srl.reporting.page.material import Material
 from swe_srl.reporting.page.plots import Scale, charts, scale_of, symmetric
 from swe_srl.reporting.summarise import STATUSES
 from swe_srl.reporting.teachers import STATUSES as FIDELITY
-from swe_srl.reporting.teachers import replay_rows, teaching_rows
+from swe_srl.reporting.teachers import replay_rows
 from swe_srl.reporting.training import training_rows
-from swe_srl.schema import Mean, Proportion, Report, RunSummary
+from swe_srl.schema import Mean, Proportion
 from swe_srl.statistics import wilson
+from swe_srl.summaries import Report, RunSummary
 
 NOTHING = "–"
 
@@ -245,31 +246,6 @@ def training(material: Material) -> list[dict[str, Any]]:
             }
         )
     return groups
-
-
-def cost(material: Material) -> dict[str, Any] | None:
-    """Tokens and money of every run that asked a model for whole episodes."""
-    rows = []
-    for found in teaching_rows(material.teaching):
-        dollars, accepted = float(found["cost_usd"]), int(found["accepted"])
-        each = f"{dollars / accepted:,.4f} an accepted trajectory" if accepted and dollars else NOTHING
-        tokens = [int(found[name]) for name in ("calls", *_TOKENS)]
-        what = f"teaching by {found['model']}: {accepted} of {found['wanted']} accepted"
-        rows.append([str(found["run"]), what, *(f"{number:,}" for number in tokens), f"{dollars:,.4f}", each])
-    for act in material.acts:
-        used = [item.usage for item in act.predictions.values()]
-        if used:
-            dollars, resolved = sum(item.cost_usd for item in used), sum(v.resolved for v in act.verdicts.values())
-            each = f"{dollars / resolved:,.4f} a resolved task" if resolved and dollars else NOTHING
-            turns = sum(item.num_turns for item in act.predictions.values())
-            tokens = [turns, *(sum(getattr(item, name) for item in used) for name in _TOKENS)]
-            what = f"episodes on {len(used)} tasks"
-            rows.append([act.label, what, *(f"{number:,}" for number in tokens), f"{dollars:,.4f}", each])
-    head = ["run", "what", "calls", "tokens read", "of them cached", "tokens written", "US$", "US$ for each"]
-    return table("Tokens and money", head, rows, words=("what",)) if rows else None
-
-
-_TOKENS = ("prompt_tokens", "cached_tokens", "completion_tokens")
 
 
 def other_numbers(report: Report) -> dict[str, Any] | None:

@@ -1,0 +1,345 @@
+"""The report page in a real browser: what a reader clicks, types and sees, on a screen, a phone and paper."""
+
+import difflib
+import os
+import random
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="needs the dev extra: playwright")
+
+from page_runs import all_runs
+from typer.testing import CliRunner
+
+from swe_srl.cli import app
+
+BROWSERS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
+BROWSER = next((path for path in map(shutil.which, BROWSERS) if path), None)
+
+EVIL = "</script><script>window.run_by_page = 1</script><img src=x onerror='window.run_by_page = 2'>"
+TASK = "django__django-1004"
+
+
+@pytest.fixture(scope="module")
+def browser():
+    # as root, Chromium's own sandbox refuses to start
+    arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
+    with sync_api.sync_playwright() as playwright:
+        try:
+            chromium = playwright.chromium.launch(executable_path=BROWSER, args=arguments)
+        except sync_api.Error as error:
+            if BROWSER is None and "Executable doesn't exist" in error.message:
+                pytest.skip("no Chromium: scripts/apt_install.sh chromium-headless-shell, or playwright install")
+            raise
+        yield chromium
+        chromium.close()
+
+
+def report(root: Path, **sizes) -> Path:
+    """A page by way of the verb."""
+    runs = all_runs(root / "runs", **sizes)
+    result = CliRunner().invoke(app, ["report", *map(str, runs), "--out", str(root / "out")], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return root / "out" / "index.html"
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory) -> Path:
+    return report(tmp_path_factory.mktemp("small"), output="\n".join(f"line {number}" for number in range(40)))
+
+
+@pytest.fixture
+def visit(browser):
+    """Open a page; at the end nothing may have been complained of, and nothing asked of a network."""
+    contexts, complaints = [], []
+
+    def open_page(path: Path, address: str = "", *, width: int = 1280, height: int = 800, **options):
+        context = browser.new_context(viewport={"width": width, "height": height}, **options)
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(20_000)
+        page.on("console", lambda message: complaints.append(f"console: {message.text}"))
+        page.on("pageerror", lambda error: complaints.append(f"error: {error}"))
+        page.on("request", lambda asked: asked.url.startswith(("file:", "data:")) or complaints.append(asked.url))
+        page.goto(f"{path.as_uri()}{address}")
+        page.wait_for_function("performance.getEntriesByName('first-list').length")
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert not complaints
+
+
+def found(page) -> str:
+    return page.locator("#found").inner_text()
+
+
+def test_a_number_opens_the_tasks_behind_it(visit, small):
+    page = visit(small)
+    page.get_by_role("link", name="1 tampered: show them").first.click()
+    assert found(page) == "1 of 8 tasks"
+    assert page.locator("#f-status").input_value() == "tampered"
+    assert page.locator("#f-run").input_value() == "0"
+    page.go_back()
+    assert page.locator("#numbers").is_visible()
+
+
+def test_search_and_filters_narrow_the_list(visit, small):
+    page = visit(small, "#tasks")
+    assert found(page) == "8 tasks"
+    page.get_by_role("searchbox").fill("requests 100")
+    assert found(page) == "2 of 8 tasks"
+    page.get_by_role("button", name="Clear").click()
+    assert found(page) == "8 tasks"
+    page.get_by_role("combobox", name="Project").select_option("django")
+    page.get_by_role("combobox", name="Show only").select_option("failing")
+    rows = page.locator("#rows").get_by_role("option").filter(has_text="django__")
+    assert found(page) == f"{rows.count()} of 8 tasks"
+    page.get_by_role("combobox", name="Project").select_option("")
+    page.get_by_role("combobox", name="Show only").select_option("")
+    page.get_by_role("combobox", name="Status").select_option("resolved")
+    either = found(page)
+    page.get_by_role("combobox", name="Run").select_option("1")
+    assert (either, found(page)) == ("3 of 8 tasks", "2 of 8 tasks")
+    page.get_by_role("searchbox").fill("no such task")
+    assert page.locator("#rows").get_by_text("No task is like this").is_visible()
+
+
+def test_tasks_can_be_put_in_another_order(visit, small):
+    page = visit(small, "#tasks")
+    page.get_by_role("combobox", name="Order").select_option("failing")
+    order = (
+        page.locator("#rows")
+        .get_by_role("option")
+        .evaluate_all("rows => rows.sort((a, b) => a.ariaPosInSet - b.ariaPosInSet).map((row) => row.title)")
+    )
+    assert order[:2] == ["psf__requests-1002", "sympy__sympy-1005"]
+    assert len(order) == 8
+
+
+def test_keys_walk_through_tasks_and_turns(visit, small):
+    page = visit(small, "#tasks")
+    page.locator("#turn h2").filter(has_text="django__django-1000").wait_for()
+    page.keyboard.press("j")
+    page.locator("#turn h2").filter(has_text=TASK).wait_for()
+    page.keyboard.press("n")
+    page.keyboard.press("ArrowRight")
+    page.locator("#turn h2").filter(has_text="Step 2 of 5").wait_for()
+    page.keyboard.press("p")
+    page.locator("#turn h2").filter(has_text="Step 1 of 5").wait_for()
+    page.keyboard.press("Escape")
+    page.locator("#turn h2").filter(has_text=TASK).wait_for()
+    page.keyboard.press("ArrowUp")
+    page.locator("#turn h2").filter(has_text="django__django-1000").wait_for()
+    page.keyboard.press("/")
+    page.keyboard.type("flask j")
+    assert found(page) == "0 of 8 tasks"
+    page.keyboard.press("Escape")
+    assert found(page) == "8 tasks"
+    page.keyboard.press("Escape")
+    assert page.evaluate("document.activeElement.id") == "rows"
+    page.keyboard.press("?")
+    assert page.get_by_role("dialog").is_visible()
+    page.keyboard.press("Escape")
+    assert not page.get_by_role("dialog").is_visible()
+
+
+def test_an_address_opens_a_step_and_follows_what_is_chosen(visit, small):
+    page = visit(small, f"#task={TASK}&turn=1.2&status=unresolved")
+    page.locator("#turn h2").filter(has_text="Step 2 of 5").wait_for()
+    assert page.locator("#f-status").input_value() == "unresolved"
+    page.locator("#turns button").filter(has_text="str_replace core_2.py").first.click()
+    page.locator("#turn h2").filter(has_text="Step 3 of 5").wait_for()
+    assert page.evaluate("location.hash") == f"#task={TASK}&turn=1.3&status=unresolved"
+    page.go_back()
+    page.locator("#turn h2").filter(has_text="Step 2 of 5").wait_for()
+    assert page.title() == f"{TASK} · swe-srl report"
+
+
+def test_an_address_of_nothing_says_so(visit, small):
+    page = visit(small, "#task=no-such-task")
+    page.get_by_text("No task no-such-task in this report.").wait_for()
+
+
+def test_a_teachers_step_stands_beside_the_samples(visit, small):
+    page = visit(small, f"#task={TASK}&turn=1.2")
+    teacher = page.get_by_role("region", name="Teacher")
+    teacher.get_by_text("grep -rn", exact=False).first.wait_for()
+    assert teacher.get_by_text("faithful").is_visible()
+    folded = teacher.locator("pre.folded")
+    assert folded.count() == 1
+    teacher.get_by_role("button", name="Show all of the output").click()
+    assert not folded.count()
+    samples = page.locator(".sample")
+    assert samples.count() == 4
+    assert "-1.000" in samples.nth(0).inner_text()
+    assert "well formed 0" in samples.nth(0).inner_text()
+    whole = samples.nth(2)
+    assert "similarity 1" in whole.inner_text()
+    whole.get_by_role("button", name="show what it shares").click()
+    assert whole.get_by_role("button", name="show what it shares").get_attribute("aria-pressed") == "true"
+    shared = "".join(teacher.locator("mark").all_inner_texts())
+    assert shared == whole.locator("pre").inner_text()
+
+
+def test_a_verdict_shows_its_failing_tests(visit, small):
+    page = visit(small, f"#task={TASK}")
+    card = page.get_by_role("region", name="srl: unresolved")
+    assert card.get_by_text("tests/test_core.py::test_4").is_visible()
+    assert card.locator("ins").inner_text() == "+    return 2"
+
+
+def test_blocks_are_those_that_the_reward_counts(visit, small):
+    chance = random.Random(1)
+    pairs = [("", ""), ("a", ""), ("naïve 🐍🐍 x", "🐍 naive x")]
+    for _ in range(60):
+        letters = chance.choice(["ab", "abc \n", "<function=bash>grep -rn 'def x' src | head 🐍"])
+        text = "".join(chance.choices(letters, k=chance.randrange(300)))
+        other = "".join(letter for letter in text if chance.random() > 0.2) + "".join(chance.choices(letters, k=20))
+        pairs.append((text, other))
+    page = visit(small)
+    script = "pairs => pairs.map(([a, b]) => { const found = compareTexts(a, b); return [found.blocks, found.ratio]; })"
+    for (a, b), (blocks, ratio) in zip(pairs, page.evaluate(script, pairs), strict=True):
+        matcher = difflib.SequenceMatcher(None, a, b, autojunk=False)
+        assert [tuple(block) for block in blocks] == [tuple(block) for block in matcher.get_matching_blocks()[:-1]]
+        assert ratio == pytest.approx(matcher.ratio(), abs=1e-12)
+
+
+def test_what_models_and_boxes_wrote_is_text_and_never_run(visit, tmp_path):
+    path = report(tmp_path, num_tasks=2, output=EVIL)
+    page = visit(path, "#task=django__django-1000&turn=1.1")
+    page.locator("#turn pre").filter(has_text="onerror=").first.wait_for()
+    assert EVIL in page.locator("#turn").inner_text()
+    assert page.locator("#viewer img, #viewer script").count() == 0
+    assert page.evaluate("window.run_by_page") is None
+
+
+CONTRAST = """() => {
+  const parse = (text) => { const [r, g, b, a = 1] = text.match(/[\\d.]+/g).map(Number); return { r, g, b, a }; };
+  const light = ({ r, g, b }) => [r, g, b].map((v) => (v /= 255, v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)).reduce((s, v, i) => s + v * [0.2126, 0.7152, 0.0722][i], 0);
+  const ground = (node) => { for (; node; node = node.parentElement) { const c = parse(getComputedStyle(node).backgroundColor); if (c.a > 0) return c; } return { r: 255, g: 255, b: 255 }; };
+  const low = [];
+  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (walker.nextNode()) {
+    const node = walker.currentNode.parentElement;
+    if (!walker.currentNode.textContent.trim() || !node.checkVisibility() || node.closest("script, noscript, [disabled]")) continue;
+    const style = getComputedStyle(node);
+    const [a, b] = [light(parse(node instanceof SVGElement ? style.fill : style.color)), light(ground(node))].sort((x, y) => y - x);
+    const ratio = (a + 0.05) / (b + 0.05);
+    if (ratio < 4.5) low.push(`${walker.currentNode.textContent.trim().slice(0, 30)}: ${ratio.toFixed(2)}`);
+  }
+  return low;
+}"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_text_can_be_read_in_both_themes(visit, small, scheme):
+    grounds = {"light": "rgb(247, 247, 245)", "dark": "rgb(19, 21, 24)"}
+    for address in ("", f"#task={TASK}", f"#task={TASK}&turn=1.4"):
+        page = visit(small, address, color_scheme=scheme)
+        page.wait_for_timeout(100)
+        assert page.evaluate("getComputedStyle(document.body).backgroundColor") == grounds[scheme]
+        assert page.evaluate(CONTRAST) == []
+
+
+def test_the_theme_can_be_chosen(visit, small):
+    page = visit(small)
+    for words, scheme in (("Theme: light", "light"), ("Theme: dark", "dark"), ("Theme: auto", "light dark")):
+        page.locator("#theme").click()
+        assert page.locator("#theme").inner_text() == words
+        assert page.evaluate("getComputedStyle(document.documentElement).colorScheme") == scheme
+
+
+NAMED = {
+    "button",
+    "link",
+    "searchbox",
+    "combobox",
+    "listbox",
+    "option",
+    "image",
+    "region",
+    "dialog",
+    "search",
+    "navigation",
+}
+
+
+@pytest.mark.parametrize("address", ["", f"#task={TASK}", f"#task={TASK}&turn=1.2"])
+def test_everything_that_can_be_used_has_a_name(visit, small, address):
+    page = visit(small, address)
+    page.wait_for_timeout(100)
+    nodes = page.context.new_cdp_session(page).send("Accessibility.getFullAXTree")["nodes"]
+    shown = [node for node in nodes if not node["ignored"] and node.get("role", {}).get("value") in NAMED]
+    assert len(shown) > 8
+    nameless = [node["role"]["value"] for node in shown if not node.get("name", {}).get("value", "").strip()]
+    assert set(nameless) <= {"search"}
+    identifiers = page.evaluate("[...document.querySelectorAll('[id]')].map((node) => node.id)")
+    assert len(identifiers) == len(set(identifiers))
+
+
+@pytest.mark.parametrize("width", [320, 390])
+def test_a_phone_shows_one_thing_at_a_time_and_never_scrolls_sideways(visit, small, width):
+    page = visit(small, "", width=width, height=700, has_touch=True, is_mobile=True)
+    fits = "document.documentElement.scrollWidth <= innerWidth"
+    assert page.evaluate(fits)
+    page.get_by_role("link", name=re.compile("^Tasks")).tap()
+    assert page.locator("#rows").is_visible()
+    assert page.evaluate(fits)
+    page.locator("#rows").get_by_role("option").nth(1).tap()
+    assert not page.locator("#rows").is_visible()
+    page.locator("#turns button").filter(has_text="handle_1").first.tap()
+    page.locator("#turn h2").filter(has_text="Step 2").wait_for()
+    assert not page.locator("#turns").is_visible()
+    assert page.evaluate(fits)
+    page.get_by_role("button", name="‹ Turns").tap()
+    page.get_by_role("button", name="‹ Tasks").tap()
+    assert page.locator("#rows").is_visible()
+
+
+def test_paper_gets_the_content_without_the_controls(visit, small):
+    page = visit(small, color_scheme="dark")
+    page.emulate_media(media="print")
+    assert not page.locator("#theme").is_visible()
+    assert page.get_by_role("heading", name="Outcomes").is_visible()
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    page = visit(small, f"#task={TASK}&turn=1.2")
+    page.emulate_media(media="print")
+    assert page.locator(".sample").first.is_visible()
+    assert not page.locator("#rows").is_visible()
+    assert page.pdf().startswith(b"%PDF")
+
+
+def test_a_chart_says_what_was_at_the_update_under_the_pointer(visit, small):
+    page = visit(small)
+    chart = page.locator(".chart").filter(has_text="Entropy")
+    chart.locator(".area").scroll_into_view_if_needed()
+    box = chart.locator(".area").bounding_box()
+    page.mouse.move(box["x"] + box["width"] - 1, box["y"] + 10)
+    assert chart.locator(".readout").inner_text() == "update 12: srl 0.08333"
+
+
+def test_500_tasks_with_5000_steps_open_in_under_2_seconds_and_nothing_jumps(visit, browser, tmp_path):
+    noise = random.Random(0)
+    output = "\n".join(noise.randbytes(24).hex() for _ in range(30))
+    path = report(tmp_path, num_tasks=500, num_steps=10, output=output)
+    blank = tmp_path / "blank.html"
+    blank.write_text("<!doctype html><script>performance.mark('first-list')</script>")
+    took = "performance.getEntriesByName('first-list')[0].startTime"
+    bare = visit(blank).evaluate(took)
+    opened = []
+    for address in ("#tasks", "#task=django__django-1200&turn=1.4"):
+        page = visit(path, address)
+        opened.append(page.evaluate(took))
+        assert found(page) == "500 tasks"
+        assert page.locator("#rows").get_by_role("option").count() < 60
+        shifts = "new Promise((done) => new PerformanceObserver((list) => done(list.getEntries().reduce((sum, entry) => sum + entry.value, 0))).observe({ type: 'layout-shift', buffered: true }) || setTimeout(() => done(0), 200))"
+        assert page.evaluate(shifts) < 0.02
+    page.locator("#rows").evaluate("node => { node.scrollTop = node.scrollHeight; }")
+    page.locator("#rows").get_by_role("option").filter(has_text="sympy__sympy-1497").wait_for()
+    # where the machine is busy, an empty page is slow too
+    assert max(opened) < max(2000, 30 * bare), f"an empty page took {bare:.0f} ms"
