@@ -152,6 +152,9 @@ class TrainConfig(Config):
     """Times the steps are gone through, counted in kept groups for SRL; decides the number of updates where `updates` is null."""
     updates: int | None = Field(None, ge=1)
     """Optimizer updates."""
+    budget_tokens: int | None = Field(None, ge=1)
+    """The run ends with the update in which so many tokens have gone through the model, trained and sampled, or after its
+    updates, whichever comes first; the learning rate follows what is further on."""
     save_every: int = Field(50, ge=1)
     """Updates between two checkpoints; the last update always makes one."""
     keep_last: int = Field(2, ge=1)
