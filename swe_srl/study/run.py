@@ -152,8 +152,7 @@ class Study:
         words = ["train", stage.preset, *(f"--set={one}" for one in stage.overrides)]
         if tokens is not None:
             words.append(f"--set=budget_tokens={tokens}")
-        if stage.settings.algorithm.type != "rlvr":
-            words += [word for path in config.steps for word in ("--steps", path)]
+        words += [word for path in config.steps for word in ("--steps", path)]
         return [*words, "--tasks", config.tasks, "--model", self._spec(start), "--out", str(self._out / model.folder)]
 
     def _spec(self, model: Model) -> str:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from swe_srl.agent import EpisodeResult, open_task_box
 from swe_srl.benchmarks.load import excluded, load_tasks
+from swe_srl.dialogue import format_action
 from swe_srl.errors import ConfigError
-from swe_srl.schema import Task
+from swe_srl.rewards import similarity
+from swe_srl.schema import Command, Task
 from swe_srl.training.config import RlvrConfig, TrainConfig
 from swe_srl.training.data import Example, load_examples
 from swe_srl.training.difficulty import choose
@@ -47,7 +52,40 @@ def _tasks(settings: TrainConfig) -> Inputs:
         raise ConfigError("no tasks to work on: give --tasks")
     found, left_out = load_tasks(settings.tasks), excluded(settings.tasks)
     kept = tuple(task for task in found if task.task_id not in left_out)
+    if isinstance(settings.algorithm, RlvrConfig) and settings.algorithm.reward == "similarity":
+        known = expert_solutions(settings)
+        kept = tuple(task for task in kept if task.task_id in known)
     return Inputs(kept, f"{len(kept)} of {len(found)} tasks")
+
+
+def expert_solutions(settings: TrainConfig) -> dict[str, list[str]]:
+    """Task → the actions of each of the experts' trajectories on it, as one text. Raises ConfigError where no steps are given."""
+    examples = [item for item in _steps(settings).items if isinstance(item, Example)]
+    trajectories = {example.step.trajectory_id: example for example in examples}
+    found: dict[str, list[str]] = defaultdict(list)
+    for example in trajectories.values():
+        found[example.step.task_id].append(as_one_text([step.command for step in example.trajectory]))
+    return dict(found)
+
+
+def as_one_text(commands: Sequence[Command]) -> str:
+    """Actions one after the other: what a whole-solution reward compares."""
+    return "\n".join(map(format_action, commands))
+
+
+class WholeSolution:
+    """An episode → the likeness of all its actions to the nearest of the experts' on that task; -1 where it has none."""
+
+    def __init__(self, solutions: Mapping[str, Sequence[str]]) -> None:
+        self._solutions = solutions
+
+    def __call__(self, result: EpisodeResult) -> float:
+        """In [0, 1], as for a single action, or -1."""
+        commands = [turn.command for turn in result.turns if turn.command is not None]
+        if not commands:
+            return -1.0
+        own = as_one_text(commands)
+        return max(similarity(own, solution) for solution in self._solutions[result.task.task_id])
 
 
 def make_arena(settings: TrainConfig) -> Arena | None:
@@ -55,7 +93,6 @@ def make_arena(settings: TrainConfig) -> Arena | None:
     algorithm = settings.algorithm
     if not isinstance(algorithm, RlvrConfig):
         return None
-    from swe_srl.agent import open_task_box
     from swe_srl.grading.grader import Grader
     from swe_srl.training.algorithms.rlvr import Arena
 
@@ -63,4 +100,5 @@ def make_arena(settings: TrainConfig) -> Arena | None:
     return Arena(
         open_box=lambda task: open_task_box(task, algorithm.sandbox, "rlvr"),
         grade=lambda prediction: grader.grade(prediction).verdict,
+        worth=WholeSolution(expert_solutions(settings)) if algorithm.reward == "similarity" else None,
     )

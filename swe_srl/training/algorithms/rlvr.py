@@ -41,6 +41,8 @@ class Arena(NamedTuple):
     open_box: OpenBox
     grade: Callable[[Prediction], Verdict]
     """Raises ApparatusError where it cannot."""
+    worth: Callable[[EpisodeResult], float] | None = None
+    """What an episode is worth where that is not the verdict on its patch."""
 
 
 class Attempt(NamedTuple):
@@ -86,6 +88,8 @@ def attempt_all(
     def judge(result: EpisodeResult) -> Attempt:
         if result.infra_failure:
             raise SandboxError(result.infra_failure)
+        if arena.worth is not None:
+            return Attempt(result, arena.worth(result))
         verdict = arena.grade(result.prediction(policy.name))
         if verdict.status == "infra_failure":
             raise SandboxError(f"{result.task.task_id} could not be graded: {verdict.note}")
@@ -187,7 +191,7 @@ def reason_to_drop(found: Attempts, *, dynamic: bool) -> str:
         return "boxes broke"
     if not dynamic or statistics.pstdev(found.rewards) > 0.0:
         return ""
-    return "always solved" if found.rewards[0] else "never solved"
+    return {1.0: "always solved", 0.0: "never solved"}.get(found.rewards[0], "rewards alike")
 
 
 def groups_of(found: Attempts, *, divide_by_std: bool) -> list[Group]:
