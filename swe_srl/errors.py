@@ -5,7 +5,8 @@ SweSrlError
 ├── UserError                what the user wrote or pointed at; exit 2
 │   ├── ConfigError          a preset, a --set, a recipe
 │   ├── FormatError          a file is not in its format: names file and line
-│   └── UnknownTask          an id that the task repository does not hold
+│   ├── UnknownTask          an id that the task repository does not hold
+│   └── NothingToLearn       all that a student tried was worth the same
 └── ApparatusError           what should have worked and did not; exit 3
     ├── EngineUnavailable    no container engine answers
     ├── ClusterUnavailable   no cluster answers, or none of its machines is left
@@ -44,6 +45,15 @@ class FormatError(UserError):
 
 class UnknownTask(UserError):
     """An id names no task of the given repository."""
+
+
+class NothingToLearn(UserError):
+    """No answers, or no episodes, that were sampled together differ in what they are worth."""
+
+    def __init__(self, message: str, num_sampled_tokens: int = 0) -> None:
+        super().__init__(message)
+        self.num_sampled_tokens = num_sampled_tokens
+        """Through the model in vain."""
 
 
 class ApparatusError(SweSrlError):

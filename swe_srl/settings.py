@@ -69,6 +69,20 @@ def apply_overrides(table: dict[str, Any], overrides: Sequence[str]) -> dict[str
     return result
 
 
+def merge(table: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """A copy of `table` in which `over` changes what it names; a nested table of another `type` takes the place of the old one."""
+    result = _copy(table)
+    for key, value in over.items():
+        before = result.get(key)
+        if not isinstance(value, dict):
+            result[key] = value
+        elif isinstance(before, dict) and value.get("type", before.get("type")) == before.get("type"):
+            result[key] = merge(before, value)
+        else:
+            result[key] = _copy(value)
+    return result
+
+
 def _copy(table: dict[str, Any]) -> dict[str, Any]:
     return {key: _copy(value) if isinstance(value, dict) else value for key, value in table.items()}
 

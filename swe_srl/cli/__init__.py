@@ -22,7 +22,11 @@ VERBS: dict[str, tuple[str, str]] = {
     "replay": ("swe_srl.cli.replay:replay", "Trajectories → steps, every command run again and compared."),
     "export": ("swe_srl.cli.export:export", "Trajectories → another tool's format, with a dataset card."),
     "reward": ("swe_srl.cli.reward:reward", "Pairs of actions → rewards; needs neither torch nor docker."),
-    "train": ("swe_srl.cli.train:train", "Steps → checkpoint: SFT or SRL."),
+    "train": (
+        "swe_srl.cli.train:train",
+        "Steps → checkpoint: SFT or SRL; tasks → checkpoint: RLVR; or several in a chain.",
+    ),
+    "study": ("swe_srl.cli.study:study", "Ways to train, compared with equal budgets and several seeds."),
     "agree": ("swe_srl.cli.agree:agree", "A model's next actions beside a teacher's, on held-out steps."),
     "predict": ("swe_srl.cli.predict:predict", "A model acts in boxes → predictions."),
     "grade": ("swe_srl.cli.grade:grade", "Predictions → verdicts, each in a fresh box."),

@@ -1,29 +1,32 @@
-"""`swe-srl train`: steps → checkpoint, by SFT or SRL; tasks → checkpoint, by RLVR."""
+"""`swe-srl train`: steps → checkpoint, by SFT or SRL; tasks → checkpoint, by RLVR; or several of these in a chain."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:
-    from swe_srl.schema import Task
-    from swe_srl.training.algorithms.rlvr import Arena
-    from swe_srl.training.config import RlvrConfig, TrainConfig
-    from swe_srl.training.data import Example
+    from swe_srl.training.chain import ChainConfig
+    from swe_srl.training.config import TrainConfig
+    from swe_srl.training.inputs import Inputs
 
 
 def train(
     config: Annotated[
         str,
         typer.Argument(
-            metavar="PRESET|FILE", help="A preset (sft, srl, rlvr, sft-cpu, srl-cpu, rlvr-cpu) or a TOML file."
+            metavar="PRESET|FILE", help="A preset (sft, srl, rlvr, srl-rlvr, or one of these with -cpu) or a TOML file."
         ),
     ],
     out: Annotated[Path, typer.Option(help="Run directory; called again with the same one, the run goes on.")],
     set_: Annotated[
-        list[str] | None, typer.Option("--set", help="A setting over the preset, e.g. optimizer.lr=1e-5.")
+        list[str] | None,
+        typer.Option(
+            "--set",
+            help="A setting over the preset, e.g. optimizer.lr=1e-5; of one stage of a chain: stages.NAME.optimizer.lr=1e-5.",
+        ),
     ] = None,
     model: Annotated[str, typer.Option(help="The student: hub id, directory, training run, or smollm2-135m.")] = "",
     steps: Annotated[
@@ -34,41 +37,41 @@ def train(
         bool, typer.Option("--dry-run", help="Print the resolved settings and what would be trained on.")
     ] = False,
 ) -> None:
-    """Steps → checkpoint by SFT or SRL; tasks → checkpoint by RLVR.
+    """Steps → checkpoint by SFT or SRL; tasks → checkpoint by RLVR; a file with `stages` → one after the other.
 
-    Writes checkpoints/ (Hugging Face directories) and metrics.jsonl. SFT and SRL need no container engine.
+    Writes checkpoints/ (Hugging Face directories) and metrics.jsonl; a chain writes them in a folder for each stage. SFT
+    and SRL need no container engine.
     """
-    import json
-    import sys
-
-    from swe_srl.cli.console import progress, say
     from swe_srl.settings import apply_overrides, build, read_toml
-    from swe_srl.store import Run
-    from swe_srl.training.config import RlvrConfig, TrainConfig
+    from swe_srl.training.config import TrainConfig
 
-    table = apply_overrides(read_toml(config), set_ or [])
-    given = {"model": model, "steps": [str(path) for path in steps or []], "tasks": tasks}
-    settings = build(TrainConfig, table | {key: value for key, value in given.items() if value}, origin=config)
-    data, plan = _tasks(settings) if isinstance(settings.algorithm, RlvrConfig) else _steps(settings)
-    total = settings.num_updates(len(data))
-    say(f"{settings.algorithm.type}: {plan}, {total} updates")
-    if dry_run:
-        sys.stdout.write(json.dumps(settings.model_dump(mode="json"), indent=2) + "\n")
-        return
+    table = read_toml(config)
+    given = {
+        key: value
+        for key, value in (("model", model), ("steps", [str(path) for path in steps or []]), ("tasks", tasks))
+        if value
+    }
+    if "stages" in table:
+        from swe_srl.training.chain import chain_config
 
-    from swe_srl.policy.load import last_checkpoint, require_torch
+        _chain(chain_config(table, set_ or [], given, out, config), out, dry_run=dry_run)
+    else:
+        settings = build(TrainConfig, apply_overrides(table, set_ or []) | given, origin=config)
+        _single(settings, out, dry_run=dry_run)
+
+
+def _single(settings: TrainConfig, out: Path, *, dry_run: bool) -> None:
+    from swe_srl.cli.console import say
+    from swe_srl.policy.load import last_checkpoint
     from swe_srl.training.metrics import read_metrics
 
-    require_torch()
-    run = Run(out)
-    with run.exclusive():
-        run.remember("train.json", settings.model_dump(mode="json"))
-        before = last_checkpoint(out)
-        from swe_srl.training.loop import train as run_training
-
-        arena = _arena(settings, settings.algorithm) if isinstance(settings.algorithm, RlvrConfig) else None
-        with progress(f"training ({settings.algorithm.type})", total) as advance:
-            path = run_training(settings, data, run, arena=arena, progress=advance)
+    kind = settings.algorithm.type
+    data = _announce(kind, settings)
+    if dry_run:
+        _print(settings.model_dump(mode="json"))
+        return
+    before = last_checkpoint(out)
+    path = _train(kind, settings, data, out)
     if path == before:
         say(f"already finished: {path} (remove {out} or choose another --out to train again)")
         return
@@ -76,46 +79,56 @@ def train(
     say(f"done: {path}, loss {last.loss:.4f} at update {last.update}; next: swe-srl predict --policy {out} …")
 
 
-def _steps(settings: TrainConfig) -> tuple[tuple[Example, ...], str]:
-    """The expert steps to train on, and what is to be said of them. Raises ConfigError where none are given."""
-    from swe_srl.benchmarks.load import excluded, load_tasks
-    from swe_srl.errors import ConfigError
-    from swe_srl.training.data import load_examples
-    from swe_srl.training.difficulty import choose
+def _chain(config: ChainConfig, out: Path, *, dry_run: bool) -> None:
+    from swe_srl.cli.console import say
+    from swe_srl.store import Run
+    from swe_srl.training.chain import run_chain
 
-    if not settings.steps:
-        raise ConfigError("no steps to train on: give --steps FILE (what `swe-srl replay` wrote)")
-    if not settings.tasks:
-        raise ConfigError("no tasks: give --tasks with the task repository that the steps were made on")
-    known, left_out = load_tasks(settings.tasks), excluded(settings.tasks)
-    data = choose(
-        load_examples(settings.steps, known, settings.fidelity, left_out, settings.exclude), settings.difficulty
-    )
-    reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(data.left_out.items()))
-    words = f"left out: {reasons}" if reasons else "none left out"
-    return data.examples, f"{len(data.examples)} of {data.num_steps} steps ({words})"
-
-
-def _tasks(settings: TrainConfig) -> tuple[tuple[Task, ...], str]:
-    """The tasks to work on, and what is to be said of them. Raises ConfigError where none are given."""
-    from swe_srl.benchmarks.load import excluded, load_tasks
-    from swe_srl.errors import ConfigError
-
-    if not settings.tasks:
-        raise ConfigError("no tasks to work on: give --tasks")
-    found, left_out = load_tasks(settings.tasks), excluded(settings.tasks)
-    kept = tuple(task for task in found if task.task_id not in left_out)
-    return kept, f"{len(kept)} of {len(found)} tasks"
+    inputs = {stage.name: _announce(stage.name, stage.settings) for stage in config.stages}
+    if config.budget_tokens is not None:
+        say(f"{config.budget_tokens} tokens for all stages together, trained and sampled")
+    if dry_run:
+        _print(config.model_dump(mode="json"))
+        return
+    run = Run(out)
+    with run.exclusive():
+        run.remember("chain.json", config.model_dump(mode="json"))
+        path = run_chain(
+            config, out, lambda stage, label, settings, folder: _train(label, settings, inputs[stage.name], folder), say
+        )
+    say(f"done: {path}; next: swe-srl predict --policy {out} …")
 
 
-def _arena(settings: TrainConfig, algorithm: RlvrConfig) -> Arena:
-    """Boxes and a grader for RLVR's episodes."""
-    from swe_srl.agent import open_task_box
-    from swe_srl.grading.grader import Grader
-    from swe_srl.training.algorithms.rlvr import Arena
+def _announce(name: str, settings: TrainConfig) -> Inputs:
+    """What a training goes through, and a line about it."""
+    from swe_srl.cli.console import say
+    from swe_srl.training.inputs import training_inputs
 
-    grader = Grader(settings.tasks, algorithm.sandbox, algorithm.test_timeout_s, stop_early=True)
-    return Arena(
-        open_box=lambda task: open_task_box(task, algorithm.sandbox, "rlvr"),
-        grade=lambda prediction: grader.grade(prediction).verdict,
-    )
+    data = training_inputs(settings)
+    limit = "" if settings.budget_tokens is None else f", at most {settings.budget_tokens} tokens"
+    say(f"{name}: {data.words}, {settings.num_updates(len(data.items))} updates{limit}")
+    return data
+
+
+def _print(table: dict[str, Any]) -> None:
+    import json
+    import sys
+
+    sys.stdout.write(json.dumps(table, indent=2) + "\n")
+
+
+def _train(label: str, settings: TrainConfig, data: Inputs, out: Path) -> Path:
+    """One training in its run directory; its last checkpoint."""
+    from swe_srl.cli.console import progress
+    from swe_srl.policy.load import require_torch
+    from swe_srl.store import Run
+
+    require_torch()
+    run = Run(out)
+    with run.exclusive():
+        run.remember("train.json", settings.model_dump(mode="json"))
+        from swe_srl.training.inputs import make_arena
+        from swe_srl.training.loop import train as run_training
+
+        with progress(f"training ({label})", settings.num_updates(len(data.items))) as advance:
+            return run_training(settings, data.items, run, arena=make_arena(settings), progress=advance)

@@ -23,6 +23,10 @@ CHECKPOINTS = "checkpoints"
 """Folder of a training run that holds one directory for each checkpoint."""
 
 
+STAGE = "[1-9]-*"
+"""Folder of a chain of trainings that holds the run of one stage, as `1-sft`."""
+
+
 def load_policy(
     spec: str,
     *,
@@ -93,7 +97,7 @@ def _directory(spec: str) -> Path | None:
                 f"no directory {spec}: give a model directory, a training run, {EMBEDDED!r}, a hub id or a URL"
             )
         return None
-    if path.is_dir() and (path / CHECKPOINTS).is_dir():
+    if path.is_dir():
         path = last_checkpoint(path) or path
     if not path.is_dir() or not (path / "config.json").is_file():
         raise ConfigError(
@@ -107,12 +111,15 @@ def _directory(spec: str) -> Path | None:
 
 
 def last_checkpoint(run: Path) -> Path | None:
-    """The newest complete checkpoint of a training run; None when there is none."""
+    """The newest complete checkpoint of a training run, or of the last stage of a chain that has one; None when there is none."""
     found = [
         (json.loads(file.read_text())["update"], file.parent)
         for file in (run / CHECKPOINTS).glob("update-*/checkpoint.json")
     ]
-    return max(found)[1] if found else None
+    if found:
+        return max(found)[1]
+    stages = sorted(run.glob(STAGE), key=lambda path: -int(path.name.partition("-")[0]))
+    return next((path for path in map(last_checkpoint, stages) if path), None)
 
 
 def _first_sentence(error: Exception) -> str:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from swe_srl.agent import AgentLimits
 from swe_srl.dialogue import ContextConfig
@@ -82,6 +82,10 @@ class RlvrConfig(Config):
     """Reinforcement learning from verified rewards: groups of episodes on one task, rewarded by the verdict on the patch."""
 
     type: Literal["rlvr"] = "rlvr"
+    reward: Literal["verdict", "similarity"] = "verdict"
+    """What an episode is worth. `verdict`: 1 where its patch resolves the task. `similarity`: the likeness of all of its
+    actions, one after the other, to all of the expert's: the whole-solution reward that SRL's step by step is compared with;
+    it needs `steps`, and works on the tasks that those are of."""
     batch_size: int = Field(16, ge=1)
     """Tasks in one update."""
     group_size: int = Field(8, ge=2)
@@ -102,6 +106,12 @@ class RlvrConfig(Config):
     """Episodes at once."""
     test_timeout_s: float = Field(600.0, gt=0)
     """Of one run of a task's tests."""
+
+    @model_validator(mode="after")
+    def _probe_asks_for_verdicts(self) -> Self:
+        if self.probe and self.reward != "verdict":
+            raise ValueError("probe asks whether tasks are solved, which reward = 'similarity' does not: set probe = 0")
+        return self
 
 
 class DifficultyConfig(Config):
@@ -152,6 +162,9 @@ class TrainConfig(Config):
     """Times the steps are gone through, counted in kept groups for SRL; decides the number of updates where `updates` is null."""
     updates: int | None = Field(None, ge=1)
     """Optimizer updates."""
+    budget_tokens: int | None = Field(None, ge=1)
+    """The run ends with the update in which so many tokens have gone through the model, trained and sampled, or after its
+    updates, whichever comes first; the learning rate follows what is further on."""
     save_every: int = Field(50, ge=1)
     """Updates between two checkpoints; the last update always makes one."""
     keep_last: int = Field(2, ge=1)

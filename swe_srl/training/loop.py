@@ -22,7 +22,7 @@ from swe_srl.training.algorithms.sft import Sft
 from swe_srl.training.algorithms.srl import Srl
 from swe_srl.training.config import RlvrConfig, SftConfig, TrainConfig
 from swe_srl.training.data import Cursor, Example
-from swe_srl.training.metrics import METRICS, UpdateMetrics, forget_after
+from swe_srl.training.metrics import METRICS, STALLED, UpdateMetrics, forget_after, noting_a_stall, spent
 from swe_srl.training.objective import Group
 from swe_srl.training.optimizer import MasterOptimizer, freeze_below, learning_rate
 from swe_srl.training.probe import solvable
@@ -46,14 +46,18 @@ def train(
         arena: where RLVR's episodes take place.
         progress: is told (updates done, of).
     """
+    (run.path / STALLED).unlink(missing_ok=True)  # it may go on now
     settings = config.algorithm
     if isinstance(settings, RlvrConfig) and settings.probe:
         assert arena is not None, "RLVR needs boxes and a grader"
         tasks = [item for item in data if isinstance(item, Task)]
-        data = solvable(tasks, lambda: _student(config, config.model), config, settings, arena, run)
+        with noting_a_stall(run.path, update=0):
+            data = solvable(tasks, lambda: _student(config, config.model), config, settings, arena, run)
     total = config.num_updates(len(data))
     found = checkpoint.load(run.path)
-    if found is not None and found[1].update >= total:
+    done = 0 if found is None else found[1].update
+    num_tokens = spent(run.path, updates=done).total
+    if found is not None and _is_finished(config, total, done, num_tokens):
         return found[0]
     policy = _student(config, config.model if found is None else str(found[0]))
     if config.trainable_layers is not None:
@@ -61,25 +65,33 @@ def train(
     if config.activation_checkpointing:
         policy.checkpoint_activations()
     trainer = Trainer(config, policy, make_algorithm(config, data, policy, arena), _cursor(config, data), total)
-    done = 0
     if found is not None:
-        done = found[1].update
         assert found[2] is not None, "an unfinished run's checkpoint has the trainer's state"
         trainer.restore(found[2])
     forget_after(run.path, done)
+    trainer.num_tokens = num_tokens
     path = run.path
     with run.append(METRICS, UpdateMetrics) as log:
         for update in range(done + 1, total + 1):
             if progress is not None:
-                progress(update - 1, total)
-            log.write(trainer.update(update))
-            if update == total or update % config.save_every == 0:
+                progress(int(trainer.place(update)) - 1, total)
+            with noting_a_stall(run.path, update):
+                log.write(trainer.update(update))
+            is_last = _is_finished(config, total, update, trainer.num_tokens)
+            if is_last or update % config.save_every == 0:
                 made = Checkpoint(path=".", base_model=config.model, algorithm=config.algorithm.type, update=update)
-                state = trainer.state() if update < total else None
+                state = None if is_last else trainer.state()
                 path = checkpoint.save(run.path, policy, made, state, keep_last=config.keep_last)
+            if is_last:
+                break
     if progress is not None:
         progress(total, total)
     return path
+
+
+def _is_finished(config: TrainConfig, num_updates: int, update: int, num_tokens: int) -> bool:
+    """Whether the run ends with this update: it is the last one, or the budget is spent."""
+    return update >= num_updates or (config.budget_tokens is not None and num_tokens >= config.budget_tokens)
 
 
 def _student(config: TrainConfig, model: str) -> LocalPolicy:
@@ -134,6 +146,8 @@ class Trainer:
         self._algorithm = algorithm
         self._cursor = cursor
         self._num_updates = num_updates
+        self.num_tokens = 0
+        """That went through the model so far."""
         torch.manual_seed(config.seed)
         self._optimizer = MasterOptimizer(policy.model, config.optimizer)
 
@@ -143,16 +157,23 @@ class Trainer:
         batch = self._algorithm.collect(self._cursor, number)
         collected = time.perf_counter()
         sums = self._backward(batch)
-        lr = learning_rate(self._config.optimizer, number, self._num_updates)
+        lr = learning_rate(self._config.optimizer, self.place(number), self._num_updates)
         norm = self._optimizer.step(lr)
         self._policy.forget()
+        self.num_tokens += sums.num_tokens + batch.num_sampled_tokens
         return UpdateMetrics(
             update=number, num_updates=self._num_updates, loss=sums.loss, lr=lr, grad_norm=norm,
             entropy=sums.negative_log_prob / sums.num_answer_tokens, clip_share=sums.clip_share, kl=sums.kl,
-            num_tokens=sums.num_tokens, num_plain_tokens=num_plain_tokens(batch.groups), num_answer_tokens=sums.num_answer_tokens,
+            num_tokens=sums.num_tokens, num_sampled_tokens=batch.num_sampled_tokens, num_plain_tokens=num_plain_tokens(batch.groups), num_answer_tokens=sums.num_answer_tokens,
             num_prompts_cut=self._policy.num_prompts_cut, cursor=self._cursor.position, collected=batch.metrics,
             collect_s=collected - begun, train_s=time.perf_counter() - collected,
         )  # fmt: skip
+
+    def place(self, number: int) -> float:
+        """Where in the schedule update `number` stands: further on than its number where the budget is spent faster."""
+        if self._config.budget_tokens is None:
+            return number
+        return max(number, 1 + self.num_tokens / self._config.budget_tokens * self._num_updates)
 
     def _backward(self, batch: Batch) -> Trained:
         device = self._policy.model.device

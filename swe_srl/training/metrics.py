@@ -1,15 +1,21 @@
-"""What each update reports: one line of `metrics.jsonl`."""
+"""What a training run says of itself: a line of `metrics.jsonl` for each update, the probe's, and how many tokens it all took."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 from pydantic import Field
 
+from swe_srl.errors import NothingToLearn
 from swe_srl.schema import Record
-from swe_srl.store import read_records, write_text
+from swe_srl.store import read_json, read_records, write_json, write_text
 
 METRICS = "metrics.jsonl"
+PROBE = "probe.jsonl"
+STALLED = "stalled.json"
 
 
 class UpdateMetrics(Record):
@@ -31,6 +37,8 @@ class UpdateMetrics(Record):
     """Through the model in the training pass: the tokens of the trees."""
     num_plain_tokens: int = 0
     """What the same batch would take as plain sequences, each prompt once for each of its answers."""
+    num_sampled_tokens: int = 0
+    """Through the model while the batch was sampled: the tokens of the tree of all prompts and answers, thrown away or not."""
     num_answer_tokens: int
     """With a loss."""
     num_prompts_cut: int
@@ -41,6 +49,44 @@ class UpdateMetrics(Record):
     """How the batch was come by: rewards, groups kept and thrown away by reason, rounds."""
     collect_s: float
     train_s: float
+
+
+class Probed(Record):
+    """How a student did on one task before it was trained."""
+
+    task_id: str
+    num_episodes: int
+    """Those whose box or grading broke are not among them."""
+    num_resolved: int
+    num_tokens: int = 0
+    """Through the model: those of the tree of the episodes."""
+
+    @property
+    def is_solvable(self) -> bool:
+        """Solved by some episodes, and not by others."""
+        return 0 < self.num_resolved < self.num_episodes
+
+
+class Stalled(Record):
+    """Why a run could not go on: all that the student tried was worth the same."""
+
+    update: int
+    """The one that could not be made; 0 where the probe found no task to train on."""
+    reason: str
+    num_sampled_tokens: int
+    """For that update, in vain."""
+
+
+class Spent(NamedTuple):
+    """Tokens that went through the model."""
+
+    trained: int = 0
+    sampled: int = 0
+
+    @property
+    def total(self) -> int:
+        """Both; what a budget is compared with."""
+        return self.trained + self.sampled
 
 
 def read_metrics(run: Path) -> list[UpdateMetrics]:
@@ -61,3 +107,37 @@ def forget_after(run: Path, update: int) -> None:
         if record.update <= update:
             lines.append(line)
     write_text(path, "".join(lines))
+
+
+@contextmanager
+def noting_a_stall(run: Path, update: int) -> Iterator[None]:
+    """Where there is nothing to learn from, `stalled.json` says so before NothingToLearn goes on."""
+    try:
+        yield
+    except NothingToLearn as error:
+        stalled = Stalled(update=update, reason=str(error), num_sampled_tokens=error.num_sampled_tokens)
+        write_json(run / STALLED, stalled.model_dump(mode="json"))
+        raise
+
+
+def read_stalled(run: Path) -> Stalled | None:
+    """Why the last call of the run could not go on; None where it could."""
+    path = run / STALLED
+    return Stalled.model_validate(read_json(path)) if path.is_file() else None
+
+
+def spent(run: Path, *, updates: int | None = None) -> Spent:
+    """Tokens of a run's probe and of its first `updates` (all where None), those of an update that could not be made included.
+
+    A token counts each time that it goes through the model, forward only or forward and backward; a beginning that several
+    prompts of one update share counts once. Passes of a frozen reference are not counted.
+    """
+    rows = [row for row in read_metrics(run) if updates is None or row.update <= updates]
+    probed = list(read_records(run / PROBE, Probed)) if (run / PROBE).is_file() else []
+    stalled = read_stalled(run) if updates is None else None
+    return Spent(
+        trained=sum(row.num_tokens for row in rows),
+        sampled=sum(row.num_sampled_tokens for row in rows)
+        + sum(item.num_tokens for item in probed)
+        + (stalled.num_sampled_tokens if stalled else 0),
+    )

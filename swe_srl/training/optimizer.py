@@ -20,8 +20,11 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-def learning_rate(config: OptimizerConfig, update: int, num_updates: int) -> float:
-    """Of the update with this number (from 1): a straight warm-up, then constant, or a cosine that ends at 0."""
+def learning_rate(config: OptimizerConfig, update: float, num_updates: int) -> float:
+    """Of the update with this number (from 1): a straight warm-up, then constant, or a cosine that ends at 0.
+
+    A number between two updates is a place in the schedule that no update has.
+    """
     warmup = round(config.warmup_share * num_updates)
     if update <= warmup:
         return config.lr * update / warmup

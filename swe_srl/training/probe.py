@@ -4,28 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from swe_srl.errors import UserError
+from swe_srl.errors import NothingToLearn
 from swe_srl.policy.local import LocalPolicy
-from swe_srl.schema import Record, Task
+from swe_srl.schema import Task
 from swe_srl.store import Run
-from swe_srl.training.algorithms.rlvr import Arena, attempt_all
+from swe_srl.training.algorithms.rlvr import Arena, attempt_all, num_sampled_tokens
 from swe_srl.training.config import RlvrConfig, TrainConfig
-
-PROBE = "probe.jsonl"
-
-
-class Probed(Record):
-    """How a student did on one task before it was trained."""
-
-    task_id: str
-    num_episodes: int
-    """Those whose box or grading broke are not among them."""
-    num_resolved: int
-
-    @property
-    def is_solvable(self) -> bool:
-        """Solved by some episodes, and not by others."""
-        return 0 < self.num_resolved < self.num_episodes
+from swe_srl.training.metrics import PROBE, Probed
 
 
 def solvable(
@@ -40,7 +25,7 @@ def solvable(
 
     `load` gives the student where one is still to be tried.
 
-    Raises UserError where none is.
+    Raises NothingToLearn where none is.
     """
     known = {item.task_id: item for item in run.read(PROBE, Probed)}
     pending = [task for task in tasks if task.task_id not in known]
@@ -57,7 +42,10 @@ def solvable(
                 if not attempts.attempts:
                     continue  # its boxes broke: that says nothing about the student
                 record = Probed(
-                    task_id=task.task_id, num_episodes=len(attempts.attempts), num_resolved=round(sum(attempts.rewards))
+                    task_id=task.task_id,
+                    num_episodes=len(attempts.attempts),
+                    num_resolved=round(sum(attempts.rewards)),
+                    num_tokens=num_sampled_tokens([attempts]),
                 )
                 known[task.task_id] = record
                 file.write(record)
@@ -66,7 +54,7 @@ def solvable(
     kept = [task for task in tasks if task.task_id in known and known[task.task_id].is_solvable]
     if not kept:
         always = sum(item.num_resolved == item.num_episodes for item in known.values())
-        raise UserError(
+        raise NothingToLearn(
             f"none of {len(tasks)} tasks is solved by some of {settings.probe} episodes and not by others ({always} by all): train with SRL "
             "first, give other tasks, or raise probe"
         )

@@ -7,11 +7,12 @@ pytest.importorskip("transformers", reason="needs the train extra")
 
 from swe_srl.agent import EpisodeResult
 from swe_srl.dialogue import ContextConfig, format_completion, render
-from swe_srl.errors import SandboxError, UserError
+from swe_srl.errors import NothingToLearn, SandboxError, UserError
 from swe_srl.policy.base import Completion
 from swe_srl.policy.load import load_student
 from swe_srl.policy.scoring import token_log_probs
 from swe_srl.policy.tree import TokenTree, num_plain_tokens
+from swe_srl.rewards import similarity
 from swe_srl.schema import Command, Task, Turn, Verdict
 from swe_srl.store import Run
 from swe_srl.testing import FakeSandbox
@@ -19,6 +20,7 @@ from swe_srl.testing.tiny import tiny_student
 from swe_srl.training.algorithms.rlvr import Arena, Attempt, Attempts, Rlvr, episode_weights, groups_of, reason_to_drop
 from swe_srl.training.config import TrainConfig
 from swe_srl.training.data import Cursor
+from swe_srl.training.inputs import WholeSolution, as_one_text
 from swe_srl.training.loop import train
 from swe_srl.training.metrics import read_metrics
 from swe_srl.training.objective import Group
@@ -150,6 +152,27 @@ def test_what_is_left_over_is_kept_for_the_next_update_with_the_samplers_log_pro
     following = again.collect(cursor(), 2)
     assert following.groups == state
     assert following.metrics["rounds"] == 0
+
+
+def test_an_episode_can_be_worth_its_likeness_to_the_experts_whole_solution(student):
+    listed, read = (Command(tool="bash", arguments={"command": word}) for word in ("ls -la", "cat a.py"))
+    solution = as_one_text([listed, read])
+    worth = WholeSolution({"toy-0": ["quite another", solution]})
+
+    def result(*commands):
+        turns = tuple(Turn(command=command, observation="", exit_code=0) for command in commands)
+        return EpisodeResult(0, TASKS[0], turns, "submitted", "")
+
+    assert worth(result(listed, read)) == 1.0
+    assert worth(result(listed, None)) == similarity(as_one_text([listed]), solution) < 1.0
+    assert worth(result(None)) == -1.0
+    judge = Judge()
+    arena = Arena(open_box, judge, WholeSolution({task.task_id: [solution] for task in TASKS}))
+    with pytest.raises(NothingToLearn, match="rewards alike"):  # this student writes no action at all
+        algorithm(student, arena).collect(cursor(), 1)
+    assert judge.seen == []
+    with pytest.raises(ValueError, match="set probe = 0"):
+        config(student, algorithm={"reward": "similarity", "probe": 2})
 
 
 def group(name, length):

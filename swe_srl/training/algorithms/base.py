@@ -20,6 +20,8 @@ class Batch(NamedTuple):
     """For each group, the weights of its answer tokens."""
     metrics: dict[str, float | int | dict[str, int]]
     """How it was come by."""
+    num_sampled_tokens: int = 0
+    """Tokens of the tree of all that was sampled for it, thrown away or not."""
 
 
 class Algorithm(Protocol):

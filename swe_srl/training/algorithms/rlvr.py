@@ -19,10 +19,11 @@ from torch import Tensor
 
 from swe_srl.agent import EpisodeResult, OpenBox
 from swe_srl.episodes import run_episodes
-from swe_srl.errors import SandboxError, UserError
+from swe_srl.errors import NothingToLearn, SandboxError
 from swe_srl.fanout import fan_out
 from swe_srl.policy.base import Sampling
 from swe_srl.policy.local import LocalPolicy
+from swe_srl.policy.tree import TokenTree
 from swe_srl.schema import Prediction, Task, Verdict
 from swe_srl.training.algorithms.base import Batch, compared
 from swe_srl.training.config import RlvrConfig, TrainConfig
@@ -40,6 +41,8 @@ class Arena(NamedTuple):
     open_box: OpenBox
     grade: Callable[[Prediction], Verdict]
     """Raises ApparatusError where it cannot."""
+    worth: Callable[[EpisodeResult], float] | None = None
+    """What an episode is worth where that is not the verdict on its patch."""
 
 
 class Attempt(NamedTuple):
@@ -85,6 +88,8 @@ def attempt_all(
     def judge(result: EpisodeResult) -> Attempt:
         if result.infra_failure:
             raise SandboxError(result.infra_failure)
+        if arena.worth is not None:
+            return Attempt(result, arena.worth(result))
         verdict = arena.grade(result.prediction(policy.name))
         if verdict.status == "infra_failure":
             raise SandboxError(f"{result.task.task_id} could not be graded: {verdict.note}")
@@ -131,7 +136,7 @@ class Rlvr:
         self.temperature = settings.temperature
 
     def collect(self, cursor: Cursor, update: int) -> Batch:
-        """Let the student work until the batch is full. Raises UserError when no task at all is worth keeping."""
+        """Let the student work until the batch is full. Raises NothingToLearn when no task at all is worth keeping."""
         settings = self._settings
 
         def sample(count: int, round_: int) -> list[Attempts]:
@@ -149,8 +154,7 @@ class Rlvr:
             max_rounds=settings.max_rounds,
         )
         if not filled.made:
-            ", ".join(f"{count} {reason}" for reason, count in filled.thrown.items())
-            raise UserError(_nothing_kept(filled, update))
+            raise NothingToLearn(_nothing_kept(filled, update), num_sampled_tokens(filled.found))
         chosen = filled.made[: settings.batch_size]
         if (
             settings.objective.old_log_probs != "sampler"
@@ -165,7 +169,8 @@ class Rlvr:
         scored = compared(
             groups, self._reference, temperature=self.temperature, max_tokens=self._config.micro_batch_tokens
         )
-        return Batch(scored, weights, _metrics(filled, len(chosen), settings.batch_size))
+        metrics = _metrics(filled, len(chosen), settings.batch_size)
+        return Batch(scored, weights, metrics, num_sampled_tokens(filled.found))
 
     def loss(self, log_probs: Tensor, groups: list[Group], weights: Tensor) -> Loss:
         """The clipped policy gradient. Fresh groups are their own old policy: their ratio is 1."""
@@ -186,7 +191,7 @@ def reason_to_drop(found: Attempts, *, dynamic: bool) -> str:
         return "boxes broke"
     if not dynamic or statistics.pstdev(found.rewards) > 0.0:
         return ""
-    return "always solved" if found.rewards[0] else "never solved"
+    return {1.0: "always solved", 0.0: "never solved"}.get(found.rewards[0], "rewards alike")
 
 
 def groups_of(found: Attempts, *, divide_by_std: bool) -> list[Group]:
@@ -228,6 +233,24 @@ def _nothing_kept(filled: Refilled[Attempts, list[Group]], number: int) -> str:
         f"of {len(filled.found)} tasks tried for update {number}, none has episodes that differ ({thrown}): train with SRL first, give easier "
         "tasks or larger groups, or leave out by `probe` what is never solved"
     )
+
+
+class _Turn(NamedTuple):
+    """A prompt and its one answer, see Answers."""
+
+    prompt_ids: tuple[int, ...]
+    completions: tuple[tuple[int, ...], ...]
+
+
+def num_sampled_tokens(found: Sequence[Attempts]) -> int:
+    """Tokens of the tree of all turns of these episodes, thrown away or not."""
+    turns = [
+        _Turn(completion.prompt_ids, (completion.token_ids,))
+        for of_task in found
+        for attempt in of_task.attempts
+        for completion in attempt.result.completions
+    ]
+    return TokenTree(turns).num_tokens
 
 
 def _seed(name: str) -> int:

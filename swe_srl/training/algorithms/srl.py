@@ -11,9 +11,10 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from swe_srl.errors import UserError
+from swe_srl.errors import NothingToLearn
 from swe_srl.policy.base import Completion, Sampling
 from swe_srl.policy.local import LocalPolicy
+from swe_srl.policy.tree import TokenTree
 from swe_srl.training.algorithms.base import Batch, compared
 from swe_srl.training.config import SrlConfig, TrainConfig
 from swe_srl.training.data import Cursor, Example
@@ -43,7 +44,7 @@ class Srl:
         self.temperature = settings.temperature
 
     def collect(self, cursor: Cursor, update: int) -> Batch:
-        """Sample, reward and select until the batch is full. Raises UserError when no group at all is worth keeping."""
+        """Sample, reward and select until the batch is full. Raises NothingToLearn when no group at all is worth keeping."""
         settings = self._settings
 
         def sample(count: int, round_: int) -> list[Sampled]:
@@ -57,15 +58,17 @@ class Srl:
         self._left_over = selection.left_over
         if not selection.groups:
             thrown = ", ".join(f"{count} {reason}" for reason, count in selection.thrown.items())
-            raise UserError(
+            raise NothingToLearn(
                 f"update {update}: none of {len(selection.sampled)} sampled groups has differing rewards ({thrown}): warm the student up with SFT first, "
-                "raise max_new_tokens or the temperature, or lower min_reward_std"
+                "raise max_new_tokens or the temperature, or lower min_reward_std",
+                TokenTree(selection.sampled).num_tokens,
             )
         weights = token_weights(selection.groups, settings.objective.normalise, self._config.max_new_tokens)
         scored = compared(
             selection.groups, self._reference, temperature=self.temperature, max_tokens=self._config.micro_batch_tokens
         )
-        return Batch(scored, weights, _metrics(selection, settings.batch_size))
+        metrics = _metrics(selection, settings.batch_size)
+        return Batch(scored, weights, metrics, TokenTree(selection.sampled).num_tokens)
 
     def _sample(self, examples: Sequence[Example], update: int, round_: int) -> list[Sampled]:
         settings, config = self._settings, self._config

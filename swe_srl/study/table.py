@@ -1,0 +1,178 @@
+"""What cells measured → one table: arms with seeds pooled, and paired differences between them."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from swe_srl.reporting.collect import collect
+from swe_srl.schema import Mean, Proportion, Record, StepAgreement, Verdict
+from swe_srl.statistics import bootstrap_mean, mcnemar_exact, paired_difference, wilson
+from swe_srl.study.config import StudyConfig
+from swe_srl.study.run import CellResult, Missing
+
+
+class ArmSummary(Record):
+    """One arm, its seeds pooled."""
+
+    arm: str
+    seeds: tuple[int, ...]
+    similarity: Mean
+    """To the teacher, over the steps of all seeds; the interval resamples whole tasks, with all their steps and seeds."""
+    of_seeds: tuple[float, ...]
+    """The mean of each seed, in order."""
+    well_formed: Proportion
+    """Of the answers at those steps."""
+    resolved: Proportion | None
+    """Of the tasks that were graded, each once for each seed; None where none was to be solved."""
+    trained_tokens: float
+    """Of a cell, by the mean over seeds; what it shares with other arms included."""
+    sampled_tokens: float
+    answer_tokens: float
+    """Tokens of an answer at a held-out step."""
+    longer: float | None
+    """By what share its answers are longer than the untrained student's; None where that one is no arm."""
+    notes: tuple[str, ...] = ()
+
+
+class Comparison(Record):
+    """Second minus first, paired by step or task within each seed."""
+
+    first: str
+    second: str
+    measure: str
+    value: float
+    low: float
+    high: float
+    n: int
+    """Pairs."""
+    p_mcnemar: float | None = None
+
+
+class StudyTable(Record):
+    """A study in numbers."""
+
+    title: str
+    num_seeds: int
+    budget_tokens: int | None
+    arms: tuple[ArmSummary, ...]
+    comparisons: tuple[Comparison, ...]
+    missing: tuple[Missing, ...] = ()
+
+
+class Measured(NamedTuple):
+    """A cell's result, with what was measured of its model."""
+
+    result: CellResult
+    steps: Mapping[str, StepAgreement]
+    """By `<seed>/<step id>`: what is paired between arms."""
+    verdicts: Mapping[str, Verdict]
+    """By `<seed>/<task id>`, without failures of the apparatus."""
+
+
+def read_measured(results: Sequence[CellResult], out: Path) -> list[Measured]:
+    """The cells with their measurements."""
+    found = []
+    for result in results:
+        (entry,) = collect([out / result.measured])
+        steps = {f"{result.seed}/{row.step_id}": row for row in entry.agreement}
+        graded = [item for item in entry.verdicts if item.status != "infra_failure"]
+        found.append(Measured(result, steps, {f"{result.seed}/{item.task_id}": item for item in graded}))
+    return found
+
+
+def tabulate(
+    config: StudyConfig, cells: Sequence[Measured], missing: Sequence[Missing] = (), *, title: str = "swe-srl study"
+) -> StudyTable:
+    """All numbers of a study. Arms without a finished cell are left out of it."""
+    of_arm = {arm: [cell for cell in cells if cell.result.arm == arm] for arm in config.arms}
+    of_arm = {arm: found for arm, found in of_arm.items() if found}
+    untrained = next((arm for arm, stages in config.arms.items() if not stages and arm in of_arm), None)
+    base = _answer_tokens(of_arm[untrained]) if untrained else None
+    pairs = [(config.control, arm) for arm in config.arms if arm != config.control]
+    pairs += [(first, second) for second, first in config.controls.items() if (first, second) not in pairs]
+    return StudyTable(
+        title=title,
+        num_seeds=len(config.seeds),
+        budget_tokens=config.budget_tokens,
+        arms=tuple(_summary(arm, found, base) for arm, found in of_arm.items()),
+        comparisons=tuple(
+            comparison
+            for first, second in pairs
+            if first in of_arm and second in of_arm
+            for comparison in compare(first, of_arm[first], second, of_arm[second])
+        ),
+        missing=tuple(missing),
+    )
+
+
+def _summary(arm: str, cells: Sequence[Measured], base_tokens: float | None) -> ArmSummary:
+    rows = [row for cell in cells for row in cell.steps.values()]
+    verdicts = [verdict for cell in cells for verdict in cell.verdicts.values()]
+    tokens = _answer_tokens(cells)
+    stages = [cell.result.stages for cell in cells]
+    return ArmSummary(
+        arm=arm,
+        seeds=tuple(cell.result.seed for cell in cells),
+        similarity=bootstrap_mean([row.similarity for row in rows], groups=[row.task_id for row in rows]),
+        of_seeds=tuple(statistics.fmean(row.similarity for row in cell.steps.values()) for cell in cells),
+        well_formed=wilson(sum(row.num_well_formed for row in rows), sum(row.num_samples for row in rows)),
+        resolved=wilson(sum(verdict.resolved for verdict in verdicts), len(verdicts)) if verdicts else None,
+        trained_tokens=statistics.fmean(sum(stage.trained_tokens for stage in of_cell) for of_cell in stages),
+        sampled_tokens=statistics.fmean(sum(stage.sampled_tokens for stage in of_cell) for of_cell in stages),
+        answer_tokens=tokens,
+        longer=tokens / base_tokens - 1 if base_tokens else None,
+        notes=tuple(_notes(cells)),
+    )
+
+
+def _answer_tokens(cells: Sequence[Measured]) -> float:
+    rows = [row for cell in cells for row in cell.steps.values()]
+    return math.fsum(row.mean_tokens * row.num_samples for row in rows) / sum(row.num_samples for row in rows)
+
+
+def _notes(cells: Sequence[Measured]) -> list[str]:
+    """Stages that did not come to their end."""
+    return [
+        f"seed {cell.result.seed}: {stage.name}, {stage.outcome} after {stage.num_updates} updates"
+        + (f" ({stage.note})" if stage.note else "")
+        for cell in cells
+        for stage in cell.result.stages
+        if stage.outcome != "trained"
+    ]
+
+
+def compare(first: str, before: Sequence[Measured], second: str, after: Sequence[Measured]) -> list[Comparison]:
+    """Second minus first over the seeds, steps and tasks that both were measured on."""
+    earlier = {key: row for cell in before for key, row in cell.steps.items()}
+    later = {key: row for cell in after for key, row in cell.steps.items()}
+    tasks = {key: row.task_id for key, row in earlier.items()}
+    found = []
+    for measure, value in (("step similarity", _similarity), ("well-formed answers", _well_formed)):
+        old, new = ({key: value(row) for key, row in rows.items()} for rows in (earlier, later))
+        if old.keys() & new.keys():
+            difference = paired_difference(old, new, groups=tasks)
+            found.append(Comparison(first=first, second=second, measure=measure, **difference._asdict()))
+    old, new = (
+        {key: float(verdict.resolved) for cell in cells for key, verdict in cell.verdicts.items()}
+        for cells in (before, after)
+    )
+    common = old.keys() & new.keys()
+    if common:
+        difference = paired_difference(old, new, groups={key: key.partition("/")[2] for key in common})
+        p = mcnemar_exact(sum(old[key] > new[key] for key in common), sum(old[key] < new[key] for key in common))
+        found.append(
+            Comparison(first=first, second=second, measure="resolved tasks", p_mcnemar=p, **difference._asdict())
+        )
+    return found
+
+
+def _similarity(row: StepAgreement) -> float:
+    return row.similarity
+
+
+def _well_formed(row: StepAgreement) -> float:
+    return row.num_well_formed / row.num_samples
