@@ -6,7 +6,8 @@
 
 Both have the same weights, the same 20 prompts (the history of a trajectory, 100 to 2,000 tokens, real source text) and
 write answers of 60 tokens, none of which ends sooner. They take turns, round by round, and forget before each round what
-they read: in training the weights have changed. The first round warms up: it is shown, and not to be counted.
+they read: in training the weights have changed. The first round warms up: it is shown, and not to be counted. Tokens a
+CPU second are what can be compared where other work runs beside.
 
 With --greedy, 50 prompts are answered greedily in fp32 instead, and the ids are compared; where they part, the two
 candidates' log-probabilities by the student are shown, which tells a tie from a mistake.
@@ -73,22 +74,27 @@ def race(
 ) -> None:
     """Round after round, each policy after the other."""
     num_tokens = len(prompts) * options.answers * NEW_TOKENS
-    ratios = []
+    ratios: dict[str, list[float]] = {"second": [], "CPU second": []}
     for number in range(options.rounds + 1):
         sampling = Sampling(temperature=1.0, max_new_tokens=NEW_TOKENS, stop="", seed=number)
-        rates = {}
+        rates: dict[str, tuple[float, float]] = {}
         for name, policy in policies.items():
             policy._eos = set()  # noqa: SLF001 - every answer is to be of the full length
             policy.update(weights_of(student.model))
-            begun = time.perf_counter()
+            begun, begun_cpu = time.perf_counter(), time.process_time()
             answers = policy.complete_ids(prompts, sampling, num_samples=options.answers)
-            rates[name] = num_tokens / (time.perf_counter() - begun)
+            took, took_cpu = time.perf_counter() - begun, time.process_time() - begun_cpu
+            rates[name] = num_tokens / took, num_tokens / took_cpu
             assert sum(answer.num_tokens for group in answers for answer in group) == num_tokens
-        words = ", ".join(f"{name} {rate:.0f} tokens/s" for name, rate in rates.items())
-        ratio = rates["vllm"] / rates["local"]
-        print(f"{f'round {number}' if number else 'warm-up'}: {words}, vllm / local {ratio:.2f}", flush=True)
-        ratios += [ratio] if number else []
-    print(f"median of {len(ratios)} rounds: {statistics.median(ratios):.2f}, {min(ratios):.2f} to {max(ratios):.2f}")
+        words = [f"{name} {rate:.0f} tokens/s ({of_cpu:.0f} a CPU second)" for name, (rate, of_cpu) in rates.items()]
+        print(f"{f'round {number}' if number else 'warm-up'}: {', '.join(words)}", flush=True)
+        if number:
+            for place, unit in enumerate(ratios):
+                ratios[unit].append(rates["vllm"][place] / rates["local"][place])
+    for unit, found in ratios.items():
+        print(
+            f"vllm / local, tokens a {unit}: median {statistics.median(found):.2f} of {len(found)} rounds, {min(found):.2f} to {max(found):.2f}"
+        )
 
 
 def compare(student: LocalPolicy, beside: VllmPolicy, prompts: list[Ids]) -> None:
@@ -103,7 +109,9 @@ def compare(student: LocalPolicy, beside: VllmPolicy, prompts: list[Ids]) -> Non
             gaps += [abs(a - b) for a, b in zip(ours.log_probs, theirs.log_probs, strict=True)]
         else:
             print(f"prompt {number}: {parting(student, ours, theirs)}")
-    print(f"{num_equal} of {len(pairs)} answers have the same ids; of these |log p| differs by at most {max(gaps):.2g}")
+    print(
+        f"{num_equal} of {len(pairs)} answers have the same ids, and log-probabilities within {max(gaps, default=0.0):.2g}"
+    )
     if num_equal < len(pairs):
         sys.exit(1)
 

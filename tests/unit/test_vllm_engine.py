@@ -90,14 +90,24 @@ def test_the_same_call_gives_the_same_answers_and_no_two_rows_are_alike(policy):
     assert len({answer.token_ids for group in first for answer in group}) == 16
 
 
-def test_an_answer_stops_at_the_ids_and_the_text_of_the_student(policy, student):
-    (long,) = policy.complete(prompts(1), Sampling(max_new_tokens=16))[0]
+def test_an_answer_stops_at_the_text_of_the_student(policy, student):
+    drawn = Sampling(temperature=1.0, max_new_tokens=24, seed=2, stop="")
+    (long,) = policy.complete(prompts(1), drawn)[0]
     pieces = [student.codec.decode([token]) for token in long.token_ids]
-    stop = next(piece for piece in pieces[3:] if piece.isascii() and piece.strip())
-    (short,) = policy.complete(prompts(1), Sampling(max_new_tokens=16, stop=stop))[0]
-    assert short == student.complete(prompts(1), Sampling(max_new_tokens=16, stop=stop))[0][0]
-    assert short.finish_reason == "stop"
-    assert short.num_tokens < long.num_tokens
+    stop = next(piece for piece in pieces[3:-1] if piece.isascii() and piece.strip())
+    (short,) = policy.complete(prompts(1), drawn.model_copy(update={"stop": stop}))[0]
+    first = next(count for count in range(1, 25) if stop in student.codec.decode(long.token_ids[:count]))
+    assert (short.token_ids, short.finish_reason) == (long.token_ids[:first], "stop")
+    assert short.text.endswith(stop)
+
+
+def test_an_answer_stops_at_the_ids_of_the_student(policy, student):
+    drawn = Sampling(temperature=2.0, max_new_tokens=200, seed=2)
+    answers = policy.complete(prompts(1), drawn, num_samples=16)[0]
+    ended = [answer for answer in answers if answer.finish_reason == "stop"]
+    assert ended
+    assert all(answer.token_ids.index(student.codec.end_of_turn) == answer.num_tokens - 1 for answer in ended)
+    assert all(student.codec.end_of_turn not in answer.token_ids for answer in answers if answer not in ended)
 
 
 def test_log_probs_of_a_nucleus_are_not_told(policy):
