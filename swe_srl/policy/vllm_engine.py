@@ -156,7 +156,7 @@ def start(path: str, config: VllmConfig, *, dtype: Literal["bf16", "fp32"], max_
             max_num_seqs=config.max_parallel,
             block_size=CPU_BLOCK_SIZE if on_cpu else None,
             enable_prefix_caching=True,
-            # What is compiled on a CPU has the weights of its first call built in, and would not see new ones.
+            # Compiled for a CPU, a model is traced once, and new packed weights may have no way in.
             enforce_eager=config.eager or on_cpu,
             enable_sleep_mode=may_sleep,
             logprobs_mode="processed_logprobs",
