@@ -13,6 +13,7 @@ SweSrlError
     ├── ImageMissing         an image is absent and could not be pulled or built
     ├── SandboxError         the box itself is gone, not the command in it
     ├── EndpointError        a model endpoint does not answer, or refuses
+    ├── SamplerError         what samples beside the trainer fails, or does not have its weights
     └── StorageError         the disk is full or not writable
 ```
 
@@ -78,6 +79,10 @@ class SandboxError(ApparatusError):
 
 class EndpointError(ApparatusError):
     """A model endpoint is unreachable or refuses the request for good."""
+
+
+class SamplerError(ApparatusError):
+    """The engine that samples for a trainer fails, or samples from other weights than those that are trained."""
 
 
 class StorageError(ApparatusError):

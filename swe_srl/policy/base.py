@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
@@ -46,6 +47,12 @@ class Completion(Record):
     """The sampled ids, the stop text's included; empty where the policy does not tell."""
     log_probs: tuple[float, ...] = ()
     """Natural-log probability of each sampled id at the sampling temperature; empty where the policy does not tell."""
+
+
+def row_seed(seed: int, prompt: Sequence[int], occurrence: int, sample: int) -> int:
+    """Of one answer, in 63 bits: depends on the seed, the prompt's ids, how often it was asked before, and the answer's number alone."""
+    key = hashlib.sha256(repr((seed, tuple(prompt), occurrence, sample)).encode()).digest()
+    return int.from_bytes(key[:8], "little") >> 1
 
 
 class Policy(Protocol):

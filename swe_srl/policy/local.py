@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
-from swe_srl.dialogue import Message
 from swe_srl.policy.base import Completion, Sampling
 from swe_srl.policy.cache import PrefixCache
 from swe_srl.policy.drafts import Continuations
 from swe_srl.policy.sampler import Row, random_numbers, sample
-from swe_srl.policy.tokens import Codec, Prompt
+from swe_srl.policy.token_policy import TokenPolicy
+from swe_srl.policy.tokens import Codec
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -27,8 +28,10 @@ MAX_HELD_TOKENS = 65_536
 """Tokens of prompts whose keys and values are held from one call to the next."""
 
 
-class LocalPolicy:
+class LocalPolicy(TokenPolicy):
     """A model in this process. Trains and samples with the same weights: what changes in `model` is sampled from next."""
+
+    is_student = True
 
     def __init__(
         self,
@@ -39,44 +42,12 @@ class LocalPolicy:
         max_prompt_tokens: int | None = None,
     ) -> None:
         """`model` was loaded with `attention.IMPLEMENTATION`; a longer prompt than `max_prompt_tokens` is cut and counted."""
+        super().__init__(
+            Codec(tokenizer), name, max_tokens=model.config.max_position_embeddings, max_prompt_tokens=max_prompt_tokens
+        )
         self.model = model
-        self.codec = Codec(tokenizer)
-        self.name = name
-        self.num_prompts_cut = 0
-        """Prompts that did not fit, since this policy was made."""
-        self._max_prompt_tokens = max_prompt_tokens
-        self._stop_ids: dict[str, frozenset[int]] = {}
         self._cache = PrefixCache(model, MAX_HELD_TOKENS)
         self._answers = Continuations()
-        self._eos = {self.codec.end_of_turn, tokenizer.eos_token_id}
-
-    @property
-    def context_tokens(self) -> int:
-        """See CountsTokens."""
-        return int(self.model.config.max_position_embeddings)
-
-    def count_tokens(self, text: str) -> int:
-        """See CountsTokens."""
-        return len(self.codec.text_ids(text))
-
-    def prompt(self, messages: Sequence[Message], *, max_new_tokens: int = 0) -> Prompt:
-        """Ids of a dialogue, cut so that it and its answer fit."""
-        limit = self.model.config.max_position_embeddings - max_new_tokens
-        prompt = self.codec.prompt(messages, min(limit, self._max_prompt_tokens or limit))
-        self.num_prompts_cut += prompt.num_tokens_cut > 0
-        return prompt
-
-    def complete(
-        self,
-        prompts: Sequence[Sequence[Message]],
-        sampling: Sampling,
-        *,
-        num_samples: int = 1,
-        seeds: Sequence[int] = (),
-    ) -> list[list[Completion]]:
-        """See Policy. Rows are written in batches of at most MAX_ROWS; what a row becomes depends on its own prompt only."""
-        encoded = [self.prompt(messages, max_new_tokens=sampling.max_new_tokens).ids for messages in prompts]
-        return self.complete_ids(encoded, sampling, num_samples=num_samples, seeds=seeds)
 
     def complete_ids(
         self,
@@ -86,7 +57,7 @@ class LocalPolicy:
         num_samples: int = 1,
         seeds: Sequence[int] = (),
     ) -> list[list[Completion]]:
-        """As `complete`, from ids."""
+        """As `complete`, from ids. Rows are written in batches of at most MAX_ROWS; what a row becomes depends on its own prompt only."""
         seen: Counter[tuple[int, tuple[int, ...]]] = Counter()
         rows: list[Row] = []
         for index, ids in enumerate(prompts):
@@ -108,29 +79,10 @@ class LocalPolicy:
                 row.finish_reason = done.finish_reason
         answers: list[list[Completion]] = [[] for _ in prompts]
         for row in rows:
-            answers[row.prompt].append(self._completion(row, prompts[row.prompt], sampling.stop))
+            answers[row.prompt].append(
+                self._completion(prompts[row.prompt], row.ids, row.log_probs, row.finish_reason, sampling.stop)
+            )
         return answers
-
-    def _stopper(self, stop: str) -> Callable[[list[int]], bool]:
-        """A test whether a row is finished. Text is looked at only after a token that can end `stop`."""
-        if stop and stop not in self._stop_ids:
-            self._stop_ids[stop] = self.codec.ids_with(stop[-1])
-        last_ids = self._stop_ids.get(stop, frozenset())
-        reach = len(stop) + 8  # a token is at least one character, except for parts of one
-
-        def ended(ids: list[int]) -> bool:
-            return ids[-1] in self._eos or (ids[-1] in last_ids and stop in self.codec.decode(ids[-reach:]))
-
-        return ended
-
-    def _completion(self, row: Row, prompt_ids: tuple[int, ...], stop: str) -> Completion:
-        text = self.codec.decode(row.ids)
-        if stop and stop in text:
-            text = text[: text.index(stop) + len(stop)]
-        return Completion(
-            text=text, num_prompt_tokens=len(prompt_ids), num_tokens=len(row.ids), finish_reason=row.finish_reason,
-            prompt_ids=prompt_ids, token_ids=tuple(row.ids), log_probs=tuple(row.log_probs),
-        )  # fmt: skip
 
     def save(self, path: Path) -> None:
         """Write model and tokenizer as a plain Hugging Face directory."""
@@ -145,6 +97,14 @@ class LocalPolicy:
         """
         self._cache.clear()
         self._answers = Continuations()
+
+    def update(self, weights: Iterable[tuple[str, Tensor]]) -> None:
+        """See TokenPolicy: the weights are there already."""
+        del weights
+        self.forget()
+
+    def rest(self) -> None:
+        """See TokenPolicy: the model is trained meanwhile."""
 
     def checkpoint_activations(self) -> None:
         """From now on a pass with gradients keeps only what goes into each layer."""

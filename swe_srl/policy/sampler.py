@@ -7,7 +7,6 @@ distribution. So a guess is right when it is what the number chooses, and guessi
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -16,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from swe_srl.policy.base import Sampling
+from swe_srl.policy.base import Sampling, row_seed
 from swe_srl.policy.cache import PrefixCache
 from swe_srl.policy.decoding import DecodePlan
 from swe_srl.policy.drafts import Continuations, Drafts
@@ -56,8 +55,7 @@ MAX_WIDTH = 256
 
 def random_numbers(seed: int, prompt: Sequence[int], occurrence: int, sample: int, count: int) -> Tensor:
     """(count,) float64 in [0, 1), from these arguments alone."""
-    key = hashlib.sha256(repr((seed, tuple(prompt), occurrence, sample)).encode()).digest()
-    generator = torch.Generator().manual_seed(int.from_bytes(key[:8], "little") >> 1)
+    generator = torch.Generator().manual_seed(row_seed(seed, prompt, occurrence, sample))
     return torch.rand(count, generator=generator, dtype=torch.float64)
 
 

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from swe_srl.agent import AgentLimits
 from swe_srl.dialogue import ContextConfig
+from swe_srl.policy.vllm import VllmConfig
 from swe_srl.rewards import RewardConfig, SimilarityConfig
 from swe_srl.runtime.base import SandboxConfig
 from swe_srl.schema import StepFlag
@@ -54,6 +55,9 @@ class ObjectiveConfig(Config):
     old_log_probs: Literal["trainer", "sampler"] = "trainer"
     """Against which probabilities the ratio is taken. `trainer`: those of this very forward pass, so that the ratio of
     fresh samples is exactly 1; `sampler`: those under which the answer was drawn. Left-over groups always use the sampler's."""
+    importance_cap: float = Field(2.0, gt=0)
+    """Where another engine draws the answers (`sampler.type = "vllm"`), a token counts by how much likelier the trainer finds it than
+    the engine did, at most so much (truncated importance sampling). Not for tokens whose ratio is taken against the sampler's anyway."""
 
 
 class SrlConfig(Config):
@@ -127,6 +131,13 @@ class DifficultyConfig(Config):
     """`easy_first`: each epoch goes through five bands, from what the reference does best to what it does worst."""
 
 
+class LocalSamplerConfig(Config):
+    """The student itself samples, in this process."""
+
+    type: Literal["local"] = "local"
+
+
+SamplerConfig = Annotated[LocalSamplerConfig | VllmConfig, Field(discriminator="type")]
 AlgorithmConfig = Annotated[SftConfig | SrlConfig | RlvrConfig, Field(discriminator="type")]
 
 
@@ -147,6 +158,8 @@ class TrainConfig(Config):
     """Steps that are no targets, by what the replay's filters found; they stay in the history of the others."""
     difficulty: DifficultyConfig | None = None
     """Choice and order of the steps by a reference; all of them, shuffled, where null."""
+    sampler: SamplerConfig = LocalSamplerConfig()
+    """What draws the student's answers for SRL and RLVR."""
     optimizer: OptimizerConfig = OptimizerConfig()
     trainable_layers: int | None = Field(None, ge=1)
     """Only the last so many transformer layers learn, and the backward pass ends there; all of the model where null."""
@@ -177,6 +190,17 @@ class TrainConfig(Config):
     """Tokens in one forward and backward pass; one group is never split."""
     activation_checkpointing: bool = False
     """Keep only what goes into each layer and compute the rest again in the backward pass: less memory, more time."""
+
+    @model_validator(mode="after")
+    def _can_be_sampled(self) -> TrainConfig:
+        """Where `top_p` cuts, vLLM tells log-probabilities of the nucleus, not of the vocabulary; it knows temperatures up to 2."""
+        drawn = self.algorithm
+        if self.sampler.type == "vllm" and not isinstance(drawn, SftConfig):
+            if drawn.top_p < 1.0:
+                raise ValueError('sampler.type = "vllm" needs algorithm.top_p = 1')
+            if drawn.temperature > 2.0:
+                raise ValueError('sampler.type = "vllm" needs algorithm.temperature of at most 2')
+        return self
 
     def num_updates(self, num_examples: int) -> int:
         """Updates of the whole run over `num_examples` steps."""

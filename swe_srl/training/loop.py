@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,6 +13,7 @@ import torch
 from swe_srl.policy.load import load_student
 from swe_srl.policy.local import LocalPolicy
 from swe_srl.policy.scoring import token_log_probs
+from swe_srl.policy.token_policy import TokenPolicy
 from swe_srl.policy.tree import TokenTree, micro_batches, num_plain_tokens
 from swe_srl.schema import Checkpoint, Task
 from swe_srl.store import Run
@@ -23,9 +25,10 @@ from swe_srl.training.algorithms.srl import Srl
 from swe_srl.training.config import RlvrConfig, SftConfig, TrainConfig
 from swe_srl.training.data import Cursor, Example
 from swe_srl.training.metrics import METRICS, STALLED, UpdateMetrics, forget_after, noting_a_stall, spent
-from swe_srl.training.objective import Group
+from swe_srl.training.objective import Group, Mismatch
 from swe_srl.training.optimizer import MasterOptimizer, freeze_below, learning_rate
 from swe_srl.training.probe import solvable
+from swe_srl.training.sampling import measured, open_sampler, require_agreement, weights_of
 
 Progress = Callable[[int, int], None]
 Data = Sequence[Example] | Sequence[Task]
@@ -64,14 +67,17 @@ def train(
         freeze_below(policy.model, config.trainable_layers)
     if config.activation_checkpointing:
         policy.checkpoint_activations()
-    trainer = Trainer(config, policy, make_algorithm(config, data, policy, arena), _cursor(config, data), total)
+    sampler = open_sampler(config, policy)
+    trainer = Trainer(
+        config, policy, sampler, make_algorithm(config, data, sampler, arena), _cursor(config, data), total
+    )
     if found is not None:
         assert found[2] is not None, "an unfinished run's checkpoint has the trainer's state"
         trainer.restore(found[2])
     forget_after(run.path, done)
     trainer.num_tokens = num_tokens
     path = run.path
-    with run.append(METRICS, UpdateMetrics) as log:
+    with closing(sampler), run.append(METRICS, UpdateMetrics) as log:
         for update in range(done + 1, total + 1):
             if progress is not None:
                 progress(int(trainer.place(update)) - 1, total)
@@ -109,19 +115,19 @@ def _cursor(config: TrainConfig, data: Data) -> Cursor:
     return Cursor([example.step.trajectory_id for example in examples], config.seed, ease)
 
 
-def make_algorithm(config: TrainConfig, data: Data, policy: LocalPolicy, arena: Arena | None = None) -> Algorithm:
-    """The algorithm that `config` names."""
+def make_algorithm(config: TrainConfig, data: Data, sampler: TokenPolicy, arena: Arena | None = None) -> Algorithm:
+    """The algorithm that `config` names; `sampler` draws its answers."""
     settings = config.algorithm
     examples = [item for item in data if isinstance(item, Example)]
     if isinstance(settings, SftConfig):
-        return Sft(settings, config, examples, policy)
+        return Sft(settings, config, examples, sampler)
     reference = None
     if settings.objective.kl_weight:
         reference = load_student(config.model, dtype=config.dtype, device=config.device)
     if isinstance(settings, RlvrConfig):
         assert arena is not None, "RLVR needs boxes and a grader"
-        return Rlvr(settings, config, [item for item in data if isinstance(item, Task)], policy, arena, reference)
-    return Srl(settings, config, examples, policy, reference)
+        return Rlvr(settings, config, [item for item in data if isinstance(item, Task)], sampler, arena, reference)
+    return Srl(settings, config, examples, sampler, reference)
 
 
 class Trained(NamedTuple):
@@ -133,16 +139,26 @@ class Trained(NamedTuple):
     negative_log_prob: float
     num_answer_tokens: int
     num_tokens: int
+    mismatch: Mismatch
 
 
 class Trainer:
-    """A student, its optimizer and its place in the data."""
+    """A student, what samples for it, its optimizer and its place in the data."""
 
     def __init__(
-        self, config: TrainConfig, policy: LocalPolicy, algorithm: Algorithm, cursor: Cursor, num_updates: int
+        self,
+        config: TrainConfig,
+        policy: LocalPolicy,
+        sampler: TokenPolicy,
+        algorithm: Algorithm,
+        cursor: Cursor,
+        num_updates: int,
     ) -> None:
+        """`sampler` may be `policy` itself, or an engine that is told the new weights after each update."""
         self._config = config
         self._policy = policy
+        self._sampler = sampler
+        self._is_tested = sampler.is_student
         self._algorithm = algorithm
         self._cursor = cursor
         self._num_updates = num_updates
@@ -152,20 +168,24 @@ class Trainer:
         self._optimizer = MasterOptimizer(policy.model, config.optimizer)
 
     def update(self, number: int) -> UpdateMetrics:
-        """Take update `number` (from 1)."""
+        """Take update `number` (from 1). Raises SamplerError where the sampler has other weights than the student."""
         begun = time.perf_counter()
         batch = self._algorithm.collect(self._cursor, number)
         collected = time.perf_counter()
+        self._sampler.rest()
         sums = self._backward(batch)
+        require_agreement(sums.mismatch, self._config, f"before update {number}")
         lr = learning_rate(self._config.optimizer, self.place(number), self._num_updates)
         norm = self._optimizer.step(lr)
-        self._policy.forget()
+        self._sampler.update(weights_of(self._policy.model))
+        self._test_sampler(batch, number)
         self.num_tokens += sums.num_tokens + batch.num_sampled_tokens
         return UpdateMetrics(
             update=number, num_updates=self._num_updates, loss=sums.loss, lr=lr, grad_norm=norm,
             entropy=sums.negative_log_prob / sums.num_answer_tokens, clip_share=sums.clip_share, kl=sums.kl,
+            sampler_gap_mean=sums.mismatch.mean, sampler_gap_max=sums.mismatch.max, truncated_share=sums.mismatch.truncated_share,
             num_tokens=sums.num_tokens, num_sampled_tokens=batch.num_sampled_tokens, num_plain_tokens=num_plain_tokens(batch.groups), num_answer_tokens=sums.num_answer_tokens,
-            num_prompts_cut=self._policy.num_prompts_cut, cursor=self._cursor.position, collected=batch.metrics,
+            num_prompts_cut=self._sampler.num_prompts_cut, cursor=self._cursor.position, collected=batch.metrics,
             collect_s=collected - begun, train_s=time.perf_counter() - collected,
         )  # fmt: skip
 
@@ -175,11 +195,21 @@ class Trainer:
             return number
         return max(number, 1 + self.num_tokens / self._config.budget_tokens * self._num_updates)
 
+    def _test_sampler(self, batch: Batch, number: int) -> None:
+        """Once, after the first update of this process: what the sampler draws now must be the student's."""
+        if not self._is_tested:
+            found = measured(
+                self._sampler, self._policy, batch.groups, self._config, temperature=self._algorithm.temperature
+            )
+            require_agreement(found, self._config, f"after update {number}")
+            self._is_tested = True
+
     def _backward(self, batch: Batch) -> Trained:
         device = self._policy.model.device
         self._policy.model.train()
         loss_sum = clip_share = kl = negative_log_prob = 0.0
         num_answer_tokens = num_tokens = 0
+        mismatch = Mismatch()
         for indices in micro_batches(batch.groups, self._config.micro_batch_tokens):
             groups = [batch.groups[index] for index in indices]
             weights = torch.cat([batch.weights[index] for index in indices]).to(device)
@@ -191,10 +221,11 @@ class Trainer:
             loss_sum += loss.value.item()
             clip_share += loss.clip_share
             kl += loss.kl
+            mismatch = mismatch.joined(loss.mismatch)
             negative_log_prob -= log_probs.detach().sum().item()
             num_answer_tokens += len(log_probs)
             num_tokens += tree.num_tokens
-        return Trained(loss_sum, clip_share, kl, negative_log_prob, num_answer_tokens, num_tokens)
+        return Trained(loss_sum, clip_share, kl, negative_log_prob, num_answer_tokens, num_tokens, mismatch)
 
     def state(self) -> dict[str, Any]:
         """All that a resumed run needs beside the model's directory."""
@@ -202,7 +233,7 @@ class Trainer:
             "optimizer": self._optimizer.state(),
             "cursor": self._cursor.position,
             "left_over": [group._asdict() for group in self._algorithm.state()],
-            "num_prompts_cut": self._policy.num_prompts_cut,
+            "num_prompts_cut": self._sampler.num_prompts_cut,
             "torch_rng": torch.get_rng_state(),
         }
 
@@ -211,5 +242,5 @@ class Trainer:
         self._optimizer.restore(state["optimizer"])
         self._cursor.position = state["cursor"]
         self._algorithm.restore([Group(**group) for group in state["left_over"]])
-        self._policy.num_prompts_cut = state["num_prompts_cut"]
+        self._sampler.num_prompts_cut = state["num_prompts_cut"]
         torch.set_rng_state(state["torch_rng"])

@@ -33,6 +33,11 @@ class UpdateMetrics(Record):
     """Weighted share of tokens whose ratio was clipped."""
     kl: float = 0.0
     """Weighted estimate of the divergence from the reference, in nats; 0 where there is none."""
+    sampler_gap_mean: float = 0.0
+    """|Δ log p| between the engine that drew the fresh answers and the trainer, in nats a token; 0 where the student drew them."""
+    sampler_gap_max: float = 0.0
+    truncated_share: float = 0.0
+    """Of those tokens, how many counted no more than `objective.importance_cap`."""
     num_tokens: int
     """Through the model in the training pass: the tokens of the trees."""
     num_plain_tokens: int = 0

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Generic, NamedTuple, TypeVar
 
 from swe_srl.schema import Reward
-from swe_srl.training.objective import Group, group_advantages
+from swe_srl.training.objective import Group, fresh, group_advantages
 
 Found = TypeVar("Found")
 Made = TypeVar("Made")
@@ -105,11 +105,11 @@ def fill(
     max_rounds: int,
     keep_old: bool,
     divide_by_std: bool,
+    own: bool = True,
 ) -> Selection:
-    """A batch of groups whose rewards differ, see `refill`.
+    """A batch of groups whose rewards differ, see `refill`; `own` and `keep_old` as in `objective.fresh`.
 
-    With `keep_old`, groups carry the sampler's log-probabilities; groups left over always do, for they are trained on
-    after the weights have moved.
+    Groups left over always carry the sampler's log-probabilities, for they are trained on after the weights have moved.
     """
     filled = refill(
         batch_size,
@@ -119,12 +119,10 @@ def fill(
         make=lambda group: _group(group, divide_by_std),
         max_rounds=max_rounds,
     )
-    groups = filled.made[:batch_size]
-    if not keep_old:
-        groups = [
-            group if index < filled.num_old else group._replace(old_log_probs=None)
-            for index, group in enumerate(groups)
-        ]
+    groups = [
+        group if index < filled.num_old else fresh(group, own=own, keep_old=keep_old)
+        for index, group in enumerate(filled.made[:batch_size])
+    ]
     return Selection(groups, filled.made[batch_size:], filled.found, filled.thrown, filled.num_rounds)
 
 

@@ -23,12 +23,13 @@ from swe_srl.errors import NothingToLearn, SandboxError
 from swe_srl.fanout import fan_out
 from swe_srl.policy.base import Sampling
 from swe_srl.policy.local import LocalPolicy
+from swe_srl.policy.token_policy import TokenPolicy
 from swe_srl.policy.tree import TokenTree
 from swe_srl.schema import Prediction, Task, Verdict
 from swe_srl.training.algorithms.base import Batch, compared
 from swe_srl.training.config import RlvrConfig, TrainConfig
 from swe_srl.training.data import Cursor
-from swe_srl.training.objective import Group, Loss, group_advantages, ratio_loss
+from swe_srl.training.objective import Group, Loss, fresh, group_advantages, ratio_loss
 from swe_srl.training.selection import Refilled, refill
 
 _GRADERS = 4
@@ -70,7 +71,7 @@ class Attempts(NamedTuple):
 def attempt_all(
     tasks: Sequence[Task],
     per_task: int,
-    policy: LocalPolicy,
+    policy: TokenPolicy,
     config: TrainConfig,
     settings: RlvrConfig,
     arena: Arena,
@@ -121,11 +122,11 @@ class Rlvr:
         settings: RlvrConfig,
         config: TrainConfig,
         tasks: Sequence[Task],
-        policy: LocalPolicy,
+        policy: TokenPolicy,
         arena: Arena,
         reference: LocalPolicy | None = None,
     ) -> None:
-        """`reference`: the frozen student that `objective.kl_weight` holds on to."""
+        """`policy` acts; `reference`: the frozen student that `objective.kl_weight` holds on to."""
         self._settings = settings
         self._config = config
         self._tasks = tasks
@@ -155,14 +156,11 @@ class Rlvr:
         )
         if not filled.made:
             raise NothingToLearn(_nothing_kept(filled, update), num_sampled_tokens(filled.found))
-        chosen = filled.made[: settings.batch_size]
-        if (
-            settings.objective.old_log_probs != "sampler"
-        ):  # what was left over keeps the sampler's: the weights have moved
-            chosen = [
-                groups if index < filled.num_old else [group._replace(old_log_probs=None) for group in groups]
-                for index, groups in enumerate(chosen)
-            ]
+        own, keep_old = self._policy.is_student, settings.objective.old_log_probs == "sampler"
+        chosen = [  # what was left over keeps the sampler's numbers: the weights have moved
+            groups if index < filled.num_old else [fresh(group, own=own, keep_old=keep_old) for group in groups]
+            for index, groups in enumerate(filled.made[: settings.batch_size])
+        ]
         self._left_over = filled.made[settings.batch_size :]
         groups = [group for of_task in chosen for group in of_task]
         weights = episode_weights(groups, settings.objective.normalise, settings.limits.max_turns * self._config.max_new_tokens)  # fmt: skip

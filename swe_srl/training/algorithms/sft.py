@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from swe_srl.dialogue import format_completion
-from swe_srl.policy.local import LocalPolicy
+from swe_srl.policy.token_policy import TokenPolicy
 from swe_srl.training.algorithms.base import Batch
 from swe_srl.training.config import SftConfig, TrainConfig
 from swe_srl.training.data import Cursor, Example
@@ -20,7 +20,7 @@ class Sft:
     temperature = 1.0
 
     def __init__(
-        self, settings: SftConfig, config: TrainConfig, examples: Sequence[Example], policy: LocalPolicy
+        self, settings: SftConfig, config: TrainConfig, examples: Sequence[Example], policy: TokenPolicy
     ) -> None:
         self._settings = settings
         self._config = config

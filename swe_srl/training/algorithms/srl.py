@@ -14,6 +14,7 @@ from torch import Tensor
 from swe_srl.errors import NothingToLearn
 from swe_srl.policy.base import Completion, Sampling
 from swe_srl.policy.local import LocalPolicy
+from swe_srl.policy.token_policy import TokenPolicy
 from swe_srl.policy.tree import TokenTree
 from swe_srl.training.algorithms.base import Batch, compared
 from swe_srl.training.config import SrlConfig, TrainConfig
@@ -30,10 +31,10 @@ class Srl:
         settings: SrlConfig,
         config: TrainConfig,
         examples: Sequence[Example],
-        policy: LocalPolicy,
+        policy: TokenPolicy,
         reference: LocalPolicy | None = None,
     ) -> None:
-        """`reference`: the frozen student that `objective.kl_weight` holds on to."""
+        """`policy` draws the answers; `reference`: the frozen student that `objective.kl_weight` holds on to."""
         self._settings = settings
         self._config = config
         self._examples = examples
@@ -54,6 +55,7 @@ class Srl:
         selection = fill(
             settings.batch_size, self._left_over, sample, min_std=min_std, max_rounds=settings.max_rounds,
             keep_old=settings.objective.old_log_probs == "sampler", divide_by_std=settings.objective.divide_by_std,
+            own=self._policy.is_student,
         )  # fmt: skip
         self._left_over = selection.left_over
         if not selection.groups:
