@@ -15,7 +15,7 @@ function drawTurns(detail, key, go) {
   const entry = (place, number, what, ...marks) =>
     el("li", {}, el("button", { type: "button", css: "go", "data-key": place, "aria-current": place === key ? "true" : null, on: { click: () => go(place) } }, el("span", { css: "n" }, number), el("span", { css: "what", title: what }, what), el("span", { css: "bars" }, ...marks)));
   const lists = detail.tracks.map((track, t) => [
-    el("h3", {}, track.kind === "teacher" ? `Teacher: ${track.name}` : `Episode: ${track.name}`, el("small", {}, underTitle(track))),
+    el("h2", {}, track.kind === "teacher" ? `Teacher: ${track.name}` : `Episode: ${track.name}`, el("small", {}, underTitle(track))),
     el("ol", {}, ...track.turns.map((turn, n) => entry(keyOf(t, n), String(n + 1), brief(turn), ...turnMarks(turn)))),
   ]);
   turnsBox.replaceChildren(el("ol", {}, entry("", "", "Issue and verdicts")), ...lists.flat());
