@@ -41,9 +41,10 @@ def _of_teaching(run: TeachRun) -> Spent:
 
 def _of_acts(act: Acts) -> Spent:
     usage, calls = Usage(), 0
-    for item in act.predictions.values():
-        usage, calls = usage + item.usage, calls + item.num_turns
-    resolved = sum(verdict.resolved for verdict in act.verdicts.values())
+    for items in act.predictions.values():
+        for item in items:
+            usage, calls = usage + item.usage, calls + item.num_turns
+    resolved = sum(verdict.resolved for verdicts in act.verdicts.values() for verdict in verdicts)
     what = f"episodes on {len(act.predictions)} tasks"
     return Spent(act.label, act.label, what, calls, usage, _each(usage, resolved, "a resolved task"))
 

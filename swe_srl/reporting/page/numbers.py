@@ -127,10 +127,11 @@ def projects(material: Material) -> list[Forest]:
     """The resolve rate within each project, where there are several."""
     counts: dict[str, dict[str, list[bool]]] = {}
     for act in material.acts:
-        for task_id, verdict in act.verdicts.items():
-            if verdict.status != "infra_failure":
+        for task_id, verdicts in act.verdicts.items():
+            graded = [verdict.resolved for verdict in verdicts if verdict.status != "infra_failure"]
+            if graded:
                 by_run = counts.setdefault(material.project(task_id) or "other", {})
-                by_run.setdefault(act.label, []).append(verdict.resolved)
+                by_run.setdefault(act.label, []).extend(graded)
     if len(counts) < 2:
         return []
     found = {
