@@ -15,6 +15,8 @@ from page_runs import all_runs
 from typer.testing import CliRunner
 
 from swe_srl.cli import app
+from swe_srl.schema import StepAgreement
+from swe_srl.store import read_records
 
 BROWSERS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
 BROWSER = next((path for path in map(shutil.which, BROWSERS) if path), None)
@@ -184,6 +186,20 @@ def test_a_teachers_step_stands_beside_the_samples(visit, small):
     assert whole.get_by_role("button", name="show what it shares").get_attribute("aria-pressed") == "true"
     shared = "".join(teacher.locator("mark").all_inner_texts())
     assert shared == whole.locator("pre").inner_text()
+
+
+def test_a_model_that_only_answered_steps_has_bars_in_the_list(visit, tmp_path):
+    runs = all_runs(tmp_path / "runs", num_tasks=2)
+    for name in ("predictions.jsonl", "verdicts.jsonl", "grade.json", "episodes.jsonl"):
+        (runs[0] / name).unlink()
+    result = CliRunner().invoke(app, ["report", str(runs[0]), "--out", str(tmp_path / "out")], catch_exceptions=False)
+    assert result.exit_code == 0
+    page = visit(tmp_path / "out" / "index.html", f"#task={TASK[:-1]}0&turn=1.1")
+    bar = page.locator("#rows").get_by_role("option").first.get_by_role("img")
+    rows = [row.similarity for row in read_records(runs[0] / "step_agreement.jsonl", StepAgreement)]
+    assert bar.get_attribute("aria-label") == f"base {sum(rows[:5]) / 5:.2f}"
+    assert page.get_by_text("What the teacher did stands in the run of swe-srl replay").is_visible()
+    assert page.locator(".sample").count() == 2
 
 
 def test_a_verdict_shows_its_failing_tests(visit, small):

@@ -251,11 +251,11 @@ def training(material: Material) -> list[dict[str, Any]]:
 def other_numbers(report: Report) -> dict[str, Any] | None:
     """What has no interval."""
     rows = [
-        [run.model, f"{run.mean_turns:.1f}", f"{run.mean_completion_tokens:,.0f}", f"{run.counts.get('steps', 0):,}"]
+        [run.model, f"{run.mean_turns:.1f}", f"{run.mean_completion_tokens:,.0f}"]
         for run in report.runs
-        if run.mean_turns or run.counts.get("steps")
+        if run.mean_turns
     ]
-    head = ["run", "turns per task", "tokens written per task", "teacher's steps answered"]
+    head = ["run", "turns per task", "tokens written per task"]
     return table("Lengths", head, rows) if rows else None
 
 

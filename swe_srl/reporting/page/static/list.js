@@ -80,7 +80,7 @@ function drawRows() {
 
 function rowOf(position, place) {
   const task = TASKS[position];
-  const cells = task.runs.map((cell, number) => cell && markOf(cell, RUNS[number].label)).filter(Boolean);
+  const cells = task.runs.map((cell, number) => cell && markOf(cell, number)).filter(Boolean);
   const node = el(
     "div",
     { css: "row", role: "option", id: `row-${position}`, "aria-selected": String(position === chosen), "aria-setsize": shown.length, "aria-posinset": place + 1, "data-position": position, title: task.id },
@@ -91,12 +91,13 @@ function rowOf(position, place) {
   return node;
 }
 
-/** ✓, ✗ … of one run, with the words for it. */
-function markOf(cell, label) {
+/** ✓, ✗ … of one run, with the words for it; a bar where it only answered the teacher's steps. */
+function markOf(cell, number) {
+  if (!cell.attempts) return bar({ run: number, mean: cell.agreement });
+  const label = RUNS[number].label;
   const agreement = cell.agreement === undefined ? "" : `, agreement ${fixed(cell.agreement)}`;
-  const tried = cell.attempts > 1 ? `${cell.resolved} of ${cell.attempts} attempts resolved` : words(cell.status);
-  const status = cell.attempts ? tried : "not tried";
-  return el("span", { css: `mark st-${cell.status || "not_graded"}`, title: `${label}: ${status}${agreement}`, role: "img", "aria-label": `${label}: ${status}${agreement}` }, MARKS[cell.status] ?? "·");
+  const status = cell.attempts > 1 ? `${cell.resolved} of ${cell.attempts} attempts resolved` : words(cell.status);
+  return el("span", { css: `mark st-${cell.status}`, title: `${label}: ${status}${agreement}`, role: "img", "aria-label": `${label}: ${status}${agreement}` }, MARKS[cell.status]);
 }
 
 /** Mark the open task and bring it into view. */
