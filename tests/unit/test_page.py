@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 
 import pytest
-from page_runs import all_runs, training_run
+from page_runs import all_runs, teaching_run, training_run
 from typer.testing import CliRunner
 
 from swe_srl.cli import app
@@ -223,6 +223,25 @@ def test_the_verb_writes_three_files_and_names_a_directory_without_a_run(runs, t
     )
     with pytest.raises(UserError, match="holds no run"):
         CliRunner().invoke(app, ["report", str(tmp_path), "--out", str(tmp_path / "o")], catch_exceptions=False)
+
+
+def test_a_training_run_alone_has_its_line_in_the_markdown(tmp_path):
+    run = training_run(tmp_path / "sft", 2, "sft")
+    result = CliRunner().invoke(app, ["report", str(run), "--out", str(tmp_path / "out")])
+    assert result.exit_code == 0, result.output
+    text = (tmp_path / "out" / "report.md").read_text()
+    assert "## Training" in text
+    assert "## What was counted" not in text
+
+
+@pytest.mark.parametrize(
+    "content", ['{"usage": {"prompt_tokens": "many"}}', '{"calls": 3}', "[]", '{"num_wanted": null}']
+)
+def test_a_summary_of_teaching_that_is_none_is_named(tmp_path, content):
+    run = teaching_run(tmp_path / "teach", [TASK, "b"])
+    (run / "summary.json").write_text(content)
+    with pytest.raises(FormatError, match=r"summary\.json"):
+        read_teaching([run])
 
 
 def test_the_last_of_two_lines_of_one_update_counts_and_a_line_without_one_is_named(tmp_path):

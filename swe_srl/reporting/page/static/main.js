@@ -201,7 +201,8 @@ function scrollable() {
 fillFilters();
 themes();
 refresh();
-follow().then(() => performance.mark("first-list"));
+performance.mark("first-list");
+follow().then(() => performance.mark("opened"));
 readouts();
 addEventListener("hashchange", follow);
 addEventListener("popstate", follow);
