@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from swe_srl.errors import FormatError
 from swe_srl.replay.replay import Replayed
 from swe_srl.reporting.sources import REPLAYED, labels_of
-from swe_srl.schema import Step, Trajectory
+from swe_srl.schema import Step, Trajectory, Usage
 from swe_srl.store import read_json, read_jsonl, read_records
 from swe_srl.summaries import Cells
 
@@ -38,10 +38,13 @@ class TeachRun(NamedTuple):
 
     label: str
     model: str
-    summary: dict[str, Any]
     accepted: tuple[Trajectory, ...]
     rejected: tuple[tuple[str, Trajectory], ...]
     """(reason, trajectory)."""
+    num_wanted: int
+    num_calls: int
+    usage: Usage
+    """Nothing, and no calls, while the run goes on."""
 
 
 def read_replays(paths: Sequence[Path]) -> list[ReplayRun]:
@@ -59,13 +62,22 @@ def read_replays(paths: Sequence[Path]) -> list[ReplayRun]:
 
 
 def read_teaching(paths: Sequence[Path]) -> list[TeachRun]:
-    """One entry for each directory; the summary is empty while the run goes on."""
+    """One entry for each directory."""
     runs = []
     for path, label in zip(paths, labels_of(paths), strict=True):
-        settings = _object(path / "teach.json")
+        accepted = tuple(_trajectories(path))
         rejected = tuple(_rejected(path / REJECTED)) if (path / REJECTED).is_file() else ()
         summary = _object(path / SUMMARY)
-        runs.append(TeachRun(label, str(settings.get("model", "")), summary, tuple(_trajectories(path)), rejected))
+        try:
+            wanted = int(summary.get("num_wanted", len(accepted) + len(rejected)))
+            calls = sum(int(number) for number in summary.get("calls", {}).values())
+            usage = Usage.model_validate(summary.get("usage", {}))
+        except (AttributeError, TypeError, ValueError) as error:
+            raise FormatError(
+                f"{path / SUMMARY}: not the summary that `swe-srl teach` writes: run it again with the same --out"
+            ) from error
+        model = str(_object(path / "teach.json").get("model", ""))
+        runs.append(TeachRun(label, model, accepted, rejected, wanted, calls, usage))
     return runs
 
 
@@ -86,24 +98,21 @@ def replay_rows(runs: Sequence[ReplayRun]) -> list[Cells]:
 
 def teaching_rows(runs: Sequence[TeachRun]) -> list[Cells]:
     """What each run of teaching came to, and what it cost."""
-    rows: list[Cells] = []
-    for run in runs:
-        usage, calls = run.summary.get("usage") or {}, run.summary.get("calls") or {}
-        rows.append(
-            {
-                "run": run.label,
-                "model": run.model,
-                "wanted": run.summary.get("num_wanted", len(run.accepted) + len(run.rejected)),
-                "accepted": len(run.accepted),
-                "rejected": len(run.rejected),
-                "calls": sum(calls.values()),
-                "prompt_tokens": usage.get("prompt_tokens", 0),
-                "cached_tokens": usage.get("cached_tokens", 0),
-                "completion_tokens": usage.get("completion_tokens", 0),
-                "cost_usd": usage.get("cost_usd", 0.0),
-            }
-        )
-    return rows
+    return [
+        {
+            "run": run.label,
+            "model": run.model,
+            "wanted": run.num_wanted,
+            "accepted": len(run.accepted),
+            "rejected": len(run.rejected),
+            "calls": run.num_calls,
+            "prompt_tokens": run.usage.prompt_tokens,
+            "cached_tokens": run.usage.cached_tokens,
+            "completion_tokens": run.usage.completion_tokens,
+            "cost_usd": run.usage.cost_usd,
+        }
+        for run in runs
+    ]
 
 
 def _trajectories(path: Path) -> Iterator[Trajectory]:

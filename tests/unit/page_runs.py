@@ -51,14 +51,19 @@ def teacher_command(index: int) -> Command:
     )
 
 
-def make_steps(task_id: str, number: int, output: str) -> list[Step]:
+def told(output: str | list[str], key: str) -> str:
+    """What a box said: always the same, or thirty lines drawn from many."""
+    return output if isinstance(output, str) else "\n".join(random.Random(key).choices(output, k=30))
+
+
+def make_steps(task_id: str, number: int, output: str | list[str]) -> list[Step]:
     drifted = Fidelity(exit_code=True, output=0.83, tree=True, status="drifted", why="the output differs")
     same = Fidelity(exit_code=True, output=1.0, tree=True, status="faithful")
     return [
         Step(
             step_id=f"{task_id}.0/{index}", trajectory_id=f"{task_id}.0", task_id=task_id, index=index, exit_code=0,
             thought=f"I look at part {index} of {task_id}.", command=teacher_command(index),
-            observation=f"{index}: {output}", fidelity=drifted if index == 3 else same,
+            observation=f"{index}: {told(output, f'{task_id}/{index}')}", fidelity=drifted if index == 3 else same,
         )
         for index in range(number)
     ]  # fmt: skip
@@ -105,7 +110,14 @@ def replay_run(path: Path, steps: dict[str, list[Step]]) -> Path:
 
 
 def model_run(
-    path: Path, model: str, steps: dict[str, list[Step]], *, turns: int, samples: int, output: str, shift: int = 0
+    path: Path,
+    model: str,
+    steps: dict[str, list[Step]],
+    *,
+    turns: int,
+    samples: int,
+    output: str | list[str],
+    shift: int = 0,
 ) -> Path:
     predictions, verdicts, episodes, rows = [], [], [], []
     reward = SimilarityConfig().build()
@@ -115,7 +127,7 @@ def model_run(
             Turn(
                 thought="let me see",
                 command=teacher_command(index),
-                observation=f"{index}: {output}",
+                observation=f"{index}: {told(output, f'{model}/{task_id}/{index}')}",
                 exit_code=index % 2,
             )
             for index in range(turns - 1)
@@ -195,7 +207,9 @@ def teaching_run(path: Path, ids: list[str]) -> Path:
     return path
 
 
-def all_runs(root: Path, *, num_tasks: int = 8, num_steps: int = 5, samples: int = 2, output: str = "ok") -> list[Path]:
+def all_runs(
+    root: Path, *, num_tasks: int = 8, num_steps: int = 5, samples: int = 2, output: str | list[str] = "ok"
+) -> list[Path]:
     """Two models, their teacher's replay, a training run and a run of teaching."""
     steps = {task_id: make_steps(task_id, num_steps, output) for task_id in task_ids(num_tasks)}
     return [

@@ -10,12 +10,12 @@ import re
 from pathlib import Path
 
 import pytest
-from page_runs import all_runs, training_run
+from page_runs import all_runs, teaching_run, training_run
 from typer.testing import CliRunner
 
 from swe_srl.cli import app
 from swe_srl.errors import FormatError, UserError
-from swe_srl.reporting.collect import collect
+from swe_srl.reporting.collect import Collected, collect
 from swe_srl.reporting.page.build import STATIC, page
 from swe_srl.reporting.page.material import Material, gather
 from swe_srl.reporting.page.plots import charts, scale_of, symmetric
@@ -24,7 +24,7 @@ from swe_srl.reporting.sources import Sources, labels_of, recognise
 from swe_srl.reporting.summarise import summarise
 from swe_srl.reporting.teachers import read_replays, read_teaching
 from swe_srl.reporting.training import read_training, training_rows
-from swe_srl.schema import StepAgreement, Task
+from swe_srl.schema import Prediction, StepAgreement, Task, Verdict
 from swe_srl.store import read_records
 from swe_srl.summaries import Report
 
@@ -132,12 +132,30 @@ def test_a_verdict_comes_with_its_failing_tests_its_patch_and_the_end_of_the_log
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "test_output.txt").write_text("x" * 50_000 + "E  assert 1 == 2\n")
     material = gathered(recognise(runs))
-    base, srl = task_detail(TASK, material, [])["verdicts"]
+    (base,), (srl,) = task_detail(TASK, material, [])["outcomes"]
     assert base["verdict"]["tests_failed"] == ["tests/test_core.py::test_0"]
     assert base["patch"].startswith("--- a/core.py")
     assert base["log"].endswith("assert 1 == 2\n")
     assert len(base["log"]) == 4000
     assert "log" not in srl
+
+
+def test_every_attempt_at_a_task_is_shown_with_the_verdict_on_its_patch():
+    def made(patch: str) -> Prediction:
+        return Prediction(task_id=TASK, model="m", patch=patch, exit_status="submitted", num_turns=2, num_malformed=1)
+
+    first, second, third = made("a"), made("b"), made("c")
+    verdicts = [
+        Verdict(task_id=TASK, model="m", patch_digest=item.patch_digest, status=status, tests_failed=failed)
+        for item, status, failed in ((second, "resolved", ()), (first, "unresolved", ("t",)))
+    ]
+    material = gather([Collected("m", "m", (first, second, third), tuple(verdicts))])
+    outcomes = task_detail(TASK, material, [])["outcomes"][0]
+    assert [item["status"] for item in outcomes] == ["unresolved", "resolved", "not_graded"]
+    (cell,) = task_line(TASK, material, [])["runs"]
+    assert (cell["status"], cell["attempts"], cell["resolved"], cell["failing"]) == ("resolved", 3, 1, 0)
+    assert cell["statuses"] == ["unresolved", "resolved", "not_graded"]
+    assert cell["malformed"] == 3
 
 
 def test_nothing_that_was_written_can_end_a_script(tmp_path):
@@ -206,6 +224,25 @@ def test_the_verb_writes_three_files_and_names_a_directory_without_a_run(runs, t
     )
     with pytest.raises(UserError, match="holds no run"):
         CliRunner().invoke(app, ["report", str(tmp_path), "--out", str(tmp_path / "o")], catch_exceptions=False)
+
+
+def test_a_training_run_alone_has_its_line_in_the_markdown(tmp_path):
+    run = training_run(tmp_path / "sft", 2, "sft")
+    result = CliRunner().invoke(app, ["report", str(run), "--out", str(tmp_path / "out")])
+    assert result.exit_code == 0, result.output
+    text = (tmp_path / "out" / "report.md").read_text()
+    assert "## Training" in text
+    assert "## What was counted" not in text
+
+
+@pytest.mark.parametrize(
+    "content", ['{"usage": {"prompt_tokens": "many"}}', '{"calls": 3}', "[]", '{"num_wanted": null}']
+)
+def test_a_summary_of_teaching_that_is_none_is_named(tmp_path, content):
+    run = teaching_run(tmp_path / "teach", [TASK, "b"])
+    (run / "summary.json").write_text(content)
+    with pytest.raises(FormatError, match=r"summary\.json"):
+        read_teaching([run])
 
 
 def test_the_last_of_two_lines_of_one_update_counts_and_a_line_without_one_is_named(tmp_path):

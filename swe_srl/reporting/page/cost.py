@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from swe_srl.reporting.page.material import Acts, Material
 from swe_srl.reporting.page.numbers import NOTHING, Forest, Row, short, table
 from swe_srl.reporting.page.plots import scale_of
-from swe_srl.reporting.teachers import TeachRun, teaching_rows
+from swe_srl.reporting.teachers import TeachRun
 from swe_srl.schema import Usage
 
 
@@ -31,19 +31,18 @@ def spent(material: Material) -> list[Spent]:
 
 
 def _of_teaching(run: TeachRun) -> Spent:
-    (row,) = teaching_rows([run])
-    usage = Usage(**{name: row[name] for name in Usage.model_fields})
-    what = f"teaching by {row['model']}: {row['accepted']} of {row['wanted']} accepted"
-    return Spent(
-        run.label, "", what, int(row["calls"]), usage, _each(usage, int(row["accepted"]), "an accepted trajectory")
-    )
+    accepted = len(run.accepted)
+    what = f"teaching by {run.model}: {accepted} of {run.num_wanted} accepted"
+    each = _each(run.usage, accepted, "an accepted trajectory")
+    return Spent(run.label, "", what, run.num_calls, run.usage, each)
 
 
 def _of_acts(act: Acts) -> Spent:
     usage, calls = Usage(), 0
-    for item in act.predictions.values():
-        usage, calls = usage + item.usage, calls + item.num_turns
-    resolved = sum(verdict.resolved for verdict in act.verdicts.values())
+    for items in act.predictions.values():
+        for item in items:
+            usage, calls = usage + item.usage, calls + item.num_turns
+    resolved = sum(verdict.resolved for verdicts in act.verdicts.values() for verdict in verdicts)
     what = f"episodes on {len(act.predictions)} tasks"
     return Spent(act.label, act.label, what, calls, usage, _each(usage, resolved, "a resolved task"))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from swe_srl.replay.replay import Replayed
 from swe_srl.reporting.collect import Collected
@@ -14,6 +14,8 @@ from swe_srl.reporting.training import TrainingRun
 from swe_srl.schema import Prediction, StepAgreement, Task, Trajectory, Verdict
 from swe_srl.store import read_records
 
+Item = TypeVar("Item", Prediction, Verdict, StepAgreement, Trajectory)
+
 EPISODES = "episodes.jsonl"
 
 _INSTANCE = re.compile(r"(?P<owner>.+?)__(?P<name>.+?)(?:\.[0-9a-f]{7,40}\..+|-\d+)")
@@ -21,14 +23,26 @@ _INSTANCE = re.compile(r"(?P<owner>.+?)__(?P<name>.+?)(?:\.[0-9a-f]{7,40}\..+|-\
 
 
 class Acts(NamedTuple):
-    """What one model did on all tasks, by task."""
+    """What one model did on all tasks, by task; of each as many as it made attempts."""
 
     label: str
     folders: tuple[Path, ...]
-    predictions: dict[str, Prediction]
-    verdicts: dict[str, Verdict]
+    predictions: dict[str, list[Prediction]]
+    verdicts: dict[str, list[Verdict]]
     agreement: dict[str, list[StepAgreement]]
-    episodes: dict[str, Trajectory]
+    episodes: dict[str, list[Trajectory]]
+
+    def attempts(self, task_id: str) -> list[tuple[Prediction | None, Verdict | None]]:
+        """Each prediction with the verdict on its patch; verdicts on patches that are not known go by their order."""
+        verdicts = list(self.verdicts.get(task_id, ()))
+        found: list[tuple[Prediction, Verdict | None]] = []
+        for prediction in self.predictions.get(task_id, ()):
+            own = next((item for item in verdicts if item.patch_digest == prediction.patch_digest), None)
+            if own:
+                verdicts.remove(own)
+            found.append((prediction, own))
+        pairs = [(prediction, own or (verdicts.pop(0) if verdicts else None)) for prediction, own in found]
+        return [*pairs, *((None, verdict) for verdict in verdicts)]
 
 
 class Taught(NamedTuple):
@@ -102,11 +116,9 @@ def gather(
 
 
 def _acts(entry: Collected) -> Acts:
-    agreement: dict[str, list[StepAgreement]] = {}
-    for row in entry.agreement:
-        agreement.setdefault(row.task_id, []).append(row)
+    # an episode that the apparatus broke was made again: the last of an id is in force
     episodes = {
-        item.task_id: item
+        item.trajectory_id: item
         for folder in entry.folders
         if (folder / EPISODES).is_file()
         for item in read_records(folder / EPISODES, Trajectory)
@@ -115,8 +127,15 @@ def _acts(entry: Collected) -> Acts:
     return Acts(
         entry.label,
         entry.folders,
-        {item.task_id: item for item in entry.predictions},
-        {item.task_id: item for item in entry.verdicts},
-        agreement,
-        episodes,
+        _by_task(entry.predictions),
+        _by_task(entry.verdicts),
+        _by_task(entry.agreement),
+        _by_task(episodes.values()),
     )
+
+
+def _by_task(items: Iterable[Item]) -> dict[str, list[Item]]:
+    found: dict[str, list[Item]] = {}
+    for item in items:
+        found.setdefault(item.task_id, []).append(item)
+    return found

@@ -128,10 +128,11 @@ def projects(material: Material) -> list[Forest]:
     """The resolve rate within each project, where there are several."""
     counts: dict[str, dict[str, list[bool]]] = {}
     for act in material.acts:
-        for task_id, verdict in act.verdicts.items():
-            if verdict.status != "infra_failure":
+        for task_id, verdicts in act.verdicts.items():
+            graded = [verdict.resolved for verdict in verdicts if verdict.status != "infra_failure"]
+            if graded:
                 by_run = counts.setdefault(material.project(task_id) or "other", {})
-                by_run.setdefault(act.label, []).append(verdict.resolved)
+                by_run.setdefault(act.label, []).extend(graded)
     if len(counts) < 2:
         return []
     found = {
@@ -251,11 +252,11 @@ def training(material: Material) -> list[dict[str, Any]]:
 def other_numbers(report: Report) -> dict[str, Any] | None:
     """What has no interval."""
     rows = [
-        [run.model, f"{run.mean_turns:.1f}", f"{run.mean_completion_tokens:,.0f}", f"{run.counts.get('steps', 0):,}"]
+        [run.model, f"{run.mean_turns:.1f}", f"{run.mean_completion_tokens:,.0f}"]
         for run in report.runs
-        if run.mean_turns or run.counts.get("steps")
+        if run.mean_turns
     ]
-    head = ["run", "turns per task", "tokens written per task", "teacher's steps answered"]
+    head = ["run", "turns per task", "tokens written per task"]
     return table("Lengths", head, rows) if rows else None
 
 

@@ -11,7 +11,7 @@ from swe_srl.grading.papers import model_folder
 from swe_srl.replay.replay import Replayed
 from swe_srl.reporting.page.material import Acts, Material, Taught
 from swe_srl.reporting.teachers import ReplayRun
-from swe_srl.schema import Rollout, Step, StepAgreement, Turn, Verdict
+from swe_srl.schema import Prediction, Rollout, Step, StepAgreement, Turn, Verdict
 
 Value = dict[str, Any]
 
@@ -41,7 +41,7 @@ def task_detail(task_id: str, material: Material, tracks: Sequence[Value]) -> Va
     task = material.tasks.get(task_id)
     return {
         "statement": shorten(task.problem_statement.strip(), MAX_CHARS) if task else "",
-        "verdicts": [_outcome(act, task_id) for act in material.acts],
+        "outcomes": [_outcomes(act, task_id) for act in material.acts],
         "tracks": list(tracks),
     }
 
@@ -64,9 +64,11 @@ def tracks_of(task_id: str, material: Material) -> list[Value]:
             tracks.append(_taught(taught))
     tracks += _unseen(answers)
     for number, act in enumerate(material.acts):
-        if task_id in act.episodes:
-            turns = [_turn(turn) for turn in act.episodes[task_id].turns]
-            tracks.append({"kind": "run", "run": number, "name": act.label, "turns": turns})
+        episodes = act.episodes.get(task_id, [])
+        for attempt, episode in enumerate(episodes, start=1):
+            name = f"{act.label}, attempt {attempt}" if len(episodes) > 1 else act.label
+            turns = [_turn(turn) for turn in episode.turns]
+            tracks.append({"kind": "run", "run": number, "name": name, "turns": turns})
     return tracks
 
 
@@ -183,37 +185,49 @@ def _sample(sample: Rollout) -> Value:
 
 
 def _of_run(act: Acts, task_id: str) -> Value | None:
-    """One run's cell in a line of the list."""
-    prediction, verdict, steps = act.predictions.get(task_id), act.verdicts.get(task_id), act.agreement.get(task_id)
-    if prediction is None and verdict is None and not steps:
+    """One run's cell in a line of the list: of several attempts the best, and how they ended."""
+    attempts, steps = act.attempts(task_id), act.agreement.get(task_id, [])
+    if not attempts and not steps:
         return None
-    cell: Value = {"status": "", "failing": 0, "turns": 0, "malformed": 0, "steps": 0}
-    if verdict:
-        cell |= {"status": verdict.status, "failing": len(verdict.tests_failed)}
-    elif prediction:
-        cell["status"] = "infra_failure" if prediction.infra_failure else "not_graded"
-    if prediction:
-        cell |= {"turns": prediction.num_turns, "malformed": prediction.num_malformed}
+    statuses = [_status(prediction, verdict) for prediction, verdict in attempts]
+    predictions = [prediction for prediction, _ in attempts if prediction]
+    cell: Value = {
+        "status": "resolved" if "resolved" in statuses else next(iter(statuses), ""),
+        "statuses": list(dict.fromkeys(statuses)),
+        "attempts": len(attempts),
+        "resolved": statuses.count("resolved"),
+        "failing": min((len(verdict.tests_failed) for _, verdict in attempts if verdict), default=0),
+        "turns": max((prediction.num_turns for prediction in predictions), default=0),
+        "malformed": sum(prediction.num_malformed for prediction in predictions),
+        "steps": len(steps),
+    }
     if steps:
-        cell |= {"steps": len(steps), "agreement": sum(row.similarity for row in steps) / len(steps)}
+        cell["agreement"] = sum(row.similarity for row in steps) / len(steps)
         cell["malformed"] += sum(row.num_samples - row.num_well_formed for row in steps)
     return cell
 
 
-def _outcome(act: Acts, task_id: str) -> Value | None:
-    """A verdict with its failing tests, and what it took."""
-    prediction, verdict = act.predictions.get(task_id), act.verdicts.get(task_id)
-    if prediction is None and verdict is None:
-        return None
-    shown: Value = {}
+def _status(prediction: Prediction | None, verdict: Verdict | None) -> str:
     if verdict:
-        shown["verdict"] = verdict.model_dump(mode="json", exclude={"task_id", "model"})
-        if not verdict.resolved:
-            shown["log"] = _log(act.folders, verdict)
-    if prediction:
-        shown["prediction"] = prediction.model_dump(mode="json", exclude={"task_id", "model", "patch"})
-        shown["patch"] = shorten(prediction.patch, MAX_CHARS)
-    return shown
+        return verdict.status
+    return "infra_failure" if prediction and prediction.infra_failure else "not_graded"
+
+
+def _outcomes(act: Acts, task_id: str) -> list[Value]:
+    """Of each attempt the verdict with its failing tests, and what it took."""
+    attempts = act.attempts(task_id)
+    found = []
+    for prediction, verdict in attempts:
+        shown: Value = {"status": _status(prediction, verdict)}
+        if verdict:
+            shown["verdict"] = verdict.model_dump(mode="json", exclude={"task_id", "model"})
+            if not verdict.resolved and len(attempts) == 1:
+                shown["log"] = _log(act.folders, verdict)
+        if prediction:
+            shown["prediction"] = prediction.model_dump(mode="json", exclude={"task_id", "model", "patch"})
+            shown["patch"] = shorten(prediction.patch, MAX_CHARS)
+        found.append(shown)
+    return found
 
 
 def _log(folders: Iterable[Path], verdict: Verdict) -> str:

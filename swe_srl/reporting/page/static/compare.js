@@ -59,7 +59,7 @@ function answerHead(answer) {
 
 function sampleCard(sample, place, turn, label, onPick) {
   const comparison = sample.action && turn.action ? compareTexts(sample.action, turn.action) : null;
-  const button = el("button", { type: "button", css: "pick", "aria-pressed": "false", "aria-label": `Sample ${place + 1} of ${label}: show what it shares with the teacher's action` }, `${place + 1}`);
+  const button = el("button", { type: "button", css: "pick", "aria-pressed": "false", "aria-label": `Sample ${place + 1} of ${label}: show what it shares with the teacher's action` }, `#${place + 1}`);
   const parts = Object.entries(sample.parts).map(([name, value]) => el("span", { css: "chip" }, `${words(name)} ${Number.isInteger(value) ? value : fixed(value, 3)}`));
   if (sample.note) parts.push(el("span", { css: "chip" }, sample.note));
   const body = [];

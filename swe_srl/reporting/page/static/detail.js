@@ -15,7 +15,7 @@ function drawTurns(detail, key, go) {
   const entry = (place, number, what, ...marks) =>
     el("li", {}, el("button", { type: "button", css: "go", "data-key": place, "aria-current": place === key ? "true" : null, on: { click: () => go(place) } }, el("span", { css: "n" }, number), el("span", { css: "what", title: what }, what), el("span", { css: "bars" }, ...marks)));
   const lists = detail.tracks.map((track, t) => [
-    el("h3", {}, track.kind === "teacher" ? `Teacher: ${track.name}` : `Episode: ${track.name}`, el("small", {}, underTitle(track))),
+    el("h2", {}, track.kind === "teacher" ? `Teacher: ${track.name}` : `Episode: ${track.name}`, el("small", {}, underTitle(track))),
     el("ol", {}, ...track.turns.map((turn, n) => entry(keyOf(t, n), String(n + 1), brief(turn), ...turnMarks(turn)))),
   ]);
   turnsBox.replaceChildren(el("ol", {}, entry("", "", "Issue and verdicts")), ...lists.flat());
@@ -70,13 +70,17 @@ function drawTurn(task, detail, key, go) {
 function overview(task, detail) {
   const cards = [];
   if (detail.statement) cards.push(el("section", { css: "card" }, el("h3", {}, "Issue"), pre(detail.statement, "the issue")));
-  detail.verdicts.forEach((outcome, number) => outcome && cards.push(verdictCard(outcome, RUNS[number])));
+  detail.outcomes.forEach((attempts, number) => {
+    attempts.forEach((outcome, attempt) => {
+      const run = RUNS[number];
+      cards.push(verdictCard(outcome, run, attempts.length > 1 ? `${run.label}, attempt ${attempt + 1}` : run.label));
+    });
+  });
   for (const track of detail.tracks.filter((item) => item.kind === "teacher" && item.statuses)) cards.push(replayCard(track));
   return cards.length ? cards : [el("p", { css: "empty" }, "No verdict on this task: its turns are in the list.")];
 }
 
-function verdictCard({ verdict, prediction, patch, log }, run) {
-  const status = verdict?.status ?? (prediction.infra_failure ? "infra_failure" : "not_graded");
+function verdictCard({ status, verdict, prediction, patch, log }, run, label) {
   const facts = [];
   if (verdict) {
     facts.push(["tests to mend", `${verdict.num_fail_to_pass_passed} of ${verdict.num_fail_to_pass} pass`], ["tests to keep", `${verdict.num_pass_to_pass_passed} of ${verdict.num_pass_to_pass} pass`]);
@@ -92,8 +96,8 @@ function verdictCard({ verdict, prediction, patch, log }, run) {
   const failed = verdict?.tests_failed ?? [];
   return el(
     "section",
-    { css: "card", "aria-label": `${run.label}: ${words(status)}` },
-    el("header", {}, el("h3", {}, el("span", { css: `key s${run.colour}`, "aria-hidden": "true" }), run.label), el("span", { css: `chip st-${status}` }, `${MARKS[status]} ${words(status)}`)),
+    { css: "card", "aria-label": `${label}: ${words(status)}` },
+    el("header", {}, el("h3", {}, el("span", { css: `key s${run.colour}`, "aria-hidden": "true" }), label), el("span", { css: `chip st-${status}` }, `${MARKS[status]} ${words(status)}`)),
     el("dl", { css: "facts" }, ...facts.flatMap(([term, text]) => [el("dt", {}, term), el("dd", {}, text)])),
     failed.length ? [el("h4", {}, plural(failed.length, "failing test")), failingTests(failed)] : null,
     patch ? [el("h4", {}, "Patch"), pre(patch, "the patch", patchLines(patch.trimEnd()))] : null,

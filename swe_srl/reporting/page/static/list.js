@@ -24,7 +24,7 @@ const SORT = {
 function fillFilters() {
   const add = (select, pairs) => select.append(...pairs.map(([value, label]) => el("option", { value }, label)));
   add(FILTERS.run, RUNS.map((run, number) => [String(number), run.label]));
-  const statuses = new Set(TASKS.flatMap((task) => task.runs.map((cell) => cell?.status)).filter(Boolean));
+  const statuses = new Set(TASKS.flatMap((task) => task.runs.flatMap((cell) => cell?.statuses ?? [])));
   add(FILTERS.status, Object.keys(MARKS).filter((name) => statuses.has(name)).map((name) => [name, words(name)]));
   add(FILTERS.project, [...new Set(TASKS.map((task) => task.project).filter(Boolean))].sort().map((name) => [name, name]));
 }
@@ -38,7 +38,7 @@ function cellsOf(task) {
 function isShown(task, terms) {
   const cells = cellsOf(task);
   if (FILTERS.run.value !== "" && !cells.length) return false;
-  if (FILTERS.status.value && !cells.some((cell) => cell.status === FILTERS.status.value)) return false;
+  if (FILTERS.status.value && !cells.some((cell) => cell.statuses.includes(FILTERS.status.value))) return false;
   if (FILTERS.project.value && task.project !== FILTERS.project.value) return false;
   if (FILTERS.show.value && !SHOW[FILTERS.show.value](cells, task)) return false;
   return terms.every((term) => task.text.includes(term));
@@ -80,7 +80,7 @@ function drawRows() {
 
 function rowOf(position, place) {
   const task = TASKS[position];
-  const cells = task.runs.map((cell, number) => cell && markOf(cell, RUNS[number].label)).filter(Boolean);
+  const cells = task.runs.map((cell, number) => cell && markOf(cell, number)).filter(Boolean);
   const node = el(
     "div",
     { css: "row", role: "option", id: `row-${position}`, "aria-selected": String(position === chosen), "aria-setsize": shown.length, "aria-posinset": place + 1, "data-position": position, title: task.id },
@@ -91,11 +91,13 @@ function rowOf(position, place) {
   return node;
 }
 
-/** ✓, ✗ … of one run, with the words for it. */
-function markOf(cell, label) {
+/** ✓, ✗ … of one run, with the words for it; a bar where it only answered the teacher's steps. */
+function markOf(cell, number) {
+  if (!cell.attempts) return bar({ run: number, mean: cell.agreement });
+  const label = RUNS[number].label;
   const agreement = cell.agreement === undefined ? "" : `, agreement ${fixed(cell.agreement)}`;
-  const status = cell.status ? words(cell.status) : "not tried";
-  return el("span", { css: `mark st-${cell.status || "not_graded"}`, title: `${label}: ${status}${agreement}`, role: "img", "aria-label": `${label}: ${status}${agreement}` }, MARKS[cell.status] ?? "·");
+  const status = cell.attempts > 1 ? `${cell.resolved} of ${cell.attempts} attempts resolved` : words(cell.status);
+  return el("span", { css: `mark st-${cell.status}`, title: `${label}: ${status}${agreement}`, role: "img", "aria-label": `${label}: ${status}${agreement}` }, MARKS[cell.status]);
 }
 
 /** Mark the open task and bring it into view. */

@@ -31,6 +31,7 @@ function write(change, { replace = false } = {}) {
 function show(view) {
   byId("numbers").hidden = view !== "numbers";
   viewer.hidden = view !== "tasks";
+  scrollable();
   for (const [id, name] of [["to-numbers", "numbers"], ["to-tasks", "tasks"]]) {
     if (name === view) byId(id).setAttribute("aria-current", "page");
     else byId(id).removeAttribute("aria-current");
@@ -185,20 +186,24 @@ function readouts() {
   });
 }
 
-/** What is wider than the screen can be scrolled by keyboard. */
+/** What is wider than the screen can be scrolled by keyboard, and says what it is. */
 function scrollable() {
   for (const node of document.querySelectorAll(".scroll")) {
-    if (node.scrollWidth > node.clientWidth) node.tabIndex = 0;
-    else node.removeAttribute("tabindex");
+    const isWide = node.scrollWidth > node.clientWidth;
+    const set = { tabindex: "0", role: "region", "aria-label": `${node.dataset.label}, scrolls sideways` };
+    for (const [name, value] of Object.entries(set)) {
+      if (isWide) node.setAttribute(name, value);
+      else node.removeAttribute(name);
+    }
   }
 }
 
 fillFilters();
 themes();
 refresh();
-follow().then(() => performance.mark("first-list"));
+performance.mark("first-list");
+follow().then(() => performance.mark("opened"));
 readouts();
-scrollable();
 addEventListener("hashchange", follow);
 addEventListener("popstate", follow);
 addEventListener("keydown", onKey);

@@ -1,6 +1,6 @@
 // Two texts → the blocks that the similarity reward counts: those of Python's difflib.SequenceMatcher(None, student, expert, autojunk=False).
 
-const MAX_CELLS = 3e7; // characters times characters that are compared without keeping the reader waiting
+const MAX_CELLS = 1e8; // characters times characters that are compared without keeping the reader waiting
 
 /** Characters as Python counts them. */
 const characters = (text) => Array.from(text);
