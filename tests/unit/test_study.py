@@ -168,6 +168,8 @@ def test_settings_pass_through_the_command_line_unchanged():
         ('arms.bad=[{stage = "sft", share = 0.5}]', "`share` is a part of budget_tokens"),
         ('arms.bad=[{stage = "sft", updates = 0}]', "arm 'bad', stage 'sft': updates"),
         ("seeds=[1,1]", "a seed stands twice"),
+        ("reward=taste", "no reward 'taste'"),
+        ("solve={tasks = 1, settings = {turns = 3}}", "solve: turns"),
     ],
 )
 def test_a_study_that_cannot_be_is_one_sentence(material, override, message):
