@@ -77,7 +77,7 @@ def _show_costs(plan: Plan) -> None:
         ]
         for cell, stages in found.of_cell
     ]
-    head = ["arm", "seed", "stages (updates at most)", "tokens, about", "of these not shared with a cell above"]
+    head = ["arm", "seed", "stages (updates at most)", "tokens, about", "of these not spent by a cell above"]
     table("cells", head, rows)
     say(f"{len(rows)} cells: {found.num_trainings} trainings, at most {found.num_measurements} measurements")
     if plan.config.budget_tokens is not None:
@@ -111,12 +111,8 @@ def _run(plan: Plan, out: Path) -> None:
 
 def _show(result: StudyTable) -> None:
     from swe_srl.cli.console import table
-    from swe_srl.study.render import HEAD, arm_cells, comparison_cells
+    from swe_srl.study.render import DIFFERENCES, HEAD, arm_cells, comparison_cells
 
     table(result.title, HEAD, map(arm_cells, result.arms))
     if result.comparisons:
-        table(
-            "differences",
-            ["first → second", "measure", "difference [95 %]", "pairs", "p"],
-            map(comparison_cells, result.comparisons),
-        )
+        table("differences", DIFFERENCES, map(comparison_cells, result.comparisons))

@@ -65,6 +65,7 @@ def _single(settings: TrainConfig, out: Path, *, dry_run: bool) -> None:
     from swe_srl.policy.load import last_checkpoint
     from swe_srl.training.metrics import read_metrics
 
+    _refuse(out, "chain.json", "a chain of trainings")
     kind = settings.algorithm.type
     data = _announce(kind, settings)
     if dry_run:
@@ -84,6 +85,7 @@ def _chain(config: ChainConfig, out: Path, *, dry_run: bool) -> None:
     from swe_srl.store import Run
     from swe_srl.training.chain import run_chain
 
+    _refuse(out, "train.json", "a single training")
     inputs = {stage.name: _announce(stage.name, stage.settings) for stage in config.stages}
     if config.budget_tokens is not None:
         say(f"{config.budget_tokens} tokens for all stages together, trained and sampled")
@@ -97,6 +99,14 @@ def _chain(config: ChainConfig, out: Path, *, dry_run: bool) -> None:
             config, out, lambda stage, label, settings, folder: _train(label, settings, inputs[stage.name], folder), say
         )
     say(f"done: {path}; next: swe-srl predict --policy {out} …")
+
+
+def _refuse(out: Path, name: str, what: str) -> None:
+    """Raises UserError where `out` is already another kind of run."""
+    from swe_srl.errors import UserError
+
+    if (out / name).is_file():
+        raise UserError(f"{out} holds {what}: choose another --out")
 
 
 def _announce(name: str, settings: TrainConfig) -> Inputs:

@@ -9,6 +9,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from swe_srl.errors import ConfigError
+from swe_srl.evaluation.modes import mode_config
+from swe_srl.rewards import reward_config
 from swe_srl.settings import apply_overrides, build, merge, read_toml
 from swe_srl.study.config import StudyConfig
 from swe_srl.training.config import TrainConfig
@@ -73,7 +75,11 @@ class Plan(NamedTuple):
 
 
 def make_plan(config: StudyConfig) -> Plan:
-    """The cells of a study. Raises ConfigError when a stage is not a training, or two arms have the same folder."""
+    """The cells of a study. Raises ConfigError when a stage is no training, a measurement cannot be made, or two arms have the same folder."""
+    reward_config(config.reward)
+    if config.solve:
+        table = read_toml(config.solve.preset) if config.solve.preset else {}
+        mode_config("agent", apply_overrides(table, list(flat(config.solve.settings))), origin="solve")
     folders: dict[str, str] = {}
     for arm in config.arms:
         other = folders.setdefault(folder_name(arm), arm)

@@ -13,8 +13,8 @@ NOTES = """\
 Intervals are 95 %. Similarity is to the teacher's action at held-out steps, over all seeds; its interval and those of differences are percentile bootstraps (10,000 resamples) of whole
 tasks with all their steps and seeds, so they say how far the result depends on the tasks; how far it depends on the seed, the seeds' own means say. Shares have Wilson's interval, p is McNemar's
 exact test; both take the seeds of one task as independent, which they are not quite. Tokens are those of one cell that went through the model, by the mean over seeds: *trained* in
-forward and backward passes, *sampled* while answers were drawn, thrown away or not; what prompts of one update share counts once, and what an arm shares with another counts for both. Differences are second minus
-first, paired by step or task within each seed.
+forward and backward passes, *sampled* while answers were drawn, thrown away or not; what prompts of one update share counts once, and what an arm shares with another counts for both. Differences are the arm's value
+minus that of the one it is compared with, paired by step or task within each seed.
 """
 
 HEAD = [
@@ -31,6 +31,9 @@ HEAD = [
 ]
 
 
+DIFFERENCES = ["arm", "compared with", "measure", "difference [95 %]", "pairs", "p"]
+
+
 def write_study(table: StudyTable, out: Path) -> list[Path]:
     """Write `study.json`, `study.md` and `study.svg`; their paths."""
     write_json(out / "study.json", table.model_dump(mode="json"))
@@ -44,8 +47,7 @@ def markdown(table: StudyTable) -> str:
     budget = "no budget of tokens" if table.budget_tokens is None else f"at most {table.budget_tokens:,} tokens a cell"
     parts = [f"# {table.title}\n", f"{table.num_seeds} seeds, {budget}.\n", _table(HEAD, map(arm_cells, table.arms))]
     if table.comparisons:
-        head = ["first → second", "measure", "difference [95 %]", "pairs", "p"]
-        parts += ["\n## Differences\n", _table(head, map(comparison_cells, table.comparisons))]
+        parts += ["\n## Differences\n", _table(DIFFERENCES, map(comparison_cells, table.comparisons))]
     notes = [f"- {arm.arm}, {note}" for arm in table.arms for note in arm.notes]
     if notes:
         parts += ["\n## Stages that ended early\n", *notes]
@@ -74,7 +76,8 @@ def arm_cells(arm: ArmSummary) -> list[str]:
 def comparison_cells(row: Comparison) -> list[str]:
     """One line of the table of differences."""
     return [
-        f"{row.first} → {row.second}",
+        row.second,
+        row.first,
         row.measure,
         f"{row.value:+.3f} [{row.low:+.3f}, {row.high:+.3f}]",
         str(row.n),

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from swe_srl.errors import NothingToLearn
 from swe_srl.policy.load import load_student
 from swe_srl.policy.local import LocalPolicy
 from swe_srl.policy.scoring import token_log_probs
@@ -77,17 +78,26 @@ def train(
     forget_after(run.path, done)
     trainer.num_tokens = num_tokens
     path = run.path
+    saved = done
+
+    def save(update: int, state: dict[str, Any] | None) -> Path:
+        made = Checkpoint(path=".", base_model=config.model, algorithm=config.algorithm.type, update=update)
+        return checkpoint.save(run.path, policy, made, state, keep_last=config.keep_last)
+
     with closing(sampler), run.append(METRICS, UpdateMetrics) as log:
         for update in range(done + 1, total + 1):
             if progress is not None:
                 progress(int(trainer.place(update)) - 1, total)
-            with noting_a_stall(run.path, update):
-                log.write(trainer.update(update))
+            try:
+                with noting_a_stall(run.path, update):
+                    log.write(trainer.update(update))
+            except NothingToLearn:
+                if update - 1 > saved:
+                    save(update - 1, trainer.state())
+                raise
             is_last = _is_finished(config, total, update, trainer.num_tokens)
             if is_last or update % config.save_every == 0:
-                made = Checkpoint(path=".", base_model=config.model, algorithm=config.algorithm.type, update=update)
-                state = None if is_last else trainer.state()
-                path = checkpoint.save(run.path, policy, made, state, keep_last=config.keep_last)
+                path, saved = save(update, None if is_last else trainer.state()), update
             if is_last:
                 break
     if progress is not None:
@@ -170,7 +180,12 @@ class Trainer:
     def update(self, number: int) -> UpdateMetrics:
         """Take update `number` (from 1). Raises SamplerError where the sampler has other weights than the student."""
         begun = time.perf_counter()
-        batch = self._algorithm.collect(self._cursor, number)
+        position, num_cut = self._cursor.position, self._sampler.num_prompts_cut
+        try:
+            batch = self._algorithm.collect(self._cursor, number)
+        except NothingToLearn:  # nothing has happened to the student: this is its state before the update
+            self._cursor.position, self._sampler.num_prompts_cut = position, num_cut
+            raise
         collected = time.perf_counter()
         self._sampler.rest()
         sums = self._backward(batch)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from swe_srl.errors import NothingToLearn
+from swe_srl.errors import NothingToLearn, SandboxError
 from swe_srl.policy.local import LocalPolicy
 from swe_srl.schema import Task
 from swe_srl.store import Run
@@ -25,7 +25,7 @@ def solvable(
 
     `load` gives the student where one is still to be tried.
 
-    Raises NothingToLearn where none is.
+    Raises NothingToLearn where none is, SandboxError where all boxes broke.
     """
     known = {item.task_id: item for item in run.read(PROBE, Probed)}
     pending = [task for task in tasks if task.task_id not in known]
@@ -52,6 +52,10 @@ def solvable(
     if policy is not None:
         policy.close()
     kept = [task for task in tasks if task.task_id in known and known[task.task_id].is_solvable]
+    if tasks and not known:
+        raise SandboxError(
+            f"none of {len(tasks)} tasks could be tried, for all boxes broke: see `swe-srl doctor`, then call the same command again"
+        )
     if not kept:
         always = sum(item.num_resolved == item.num_episodes for item in known.values())
         raise NothingToLearn(

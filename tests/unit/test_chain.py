@@ -10,7 +10,7 @@ pytest.importorskip("transformers", reason="needs the train extra")
 from safetensors.torch import load_file
 
 from swe_srl.cli import main
-from swe_srl.errors import ConfigError
+from swe_srl.errors import ConfigError, NothingToLearn
 from swe_srl.policy.load import last_checkpoint, load_student
 from swe_srl.schema import Command, Fidelity, Step
 from swe_srl.settings import merge, read_toml
@@ -233,6 +233,43 @@ def test_a_budget_that_is_spent_early_ends_the_schedule_early_too(material, tmp_
     assert rates == sorted(rates, reverse=True)
     assert free[0] == rates[0] == pytest.approx(1e-3)
     assert rates[-1] < 0.15 * rates[0] < free[5]
+
+
+def test_a_student_that_has_nothing_left_to_learn_is_kept_as_it_is_then(material, tmp_path, monkeypatch):
+    """Between two checkpoints: the update before is saved, and a later call goes on from there as if never stopped."""
+    from swe_srl.training.algorithms.srl import Srl
+
+    collect = Srl.collect
+    gone = []
+
+    def finds_nothing(self, cursor, update):
+        if update == 3 and not gone:
+            gone.append(cursor.take(5))
+            raise NothingToLearn("rewards alike", 11)
+        return collect(self, cursor, update)
+
+    rarely = ("--set=save_every=100",)
+    assert run(material, tmp_path / "whole", *rarely) == 0
+    monkeypatch.setattr(Srl, "collect", finds_nothing)
+    assert run(material, tmp_path / "run", *rarely) == 2
+    assert last_checkpoint(tmp_path / "run") == tmp_path / "run/2-srl/checkpoints/update-000002"
+    assert run(material, tmp_path / "run", *rarely) == 0
+    assert read_stalled(tmp_path / "run/2-srl") is None
+    rows = [read_metrics(tmp_path / name / "2-srl") for name in ("whole", "run")]
+    assert [row.cursor for row in rows[0]] == [row.cursor for row in rows[1]]
+    assert [row.num_sampled_tokens for row in rows[0]] == [row.num_sampled_tokens for row in rows[1]]
+
+
+def test_a_chain_and_a_single_training_do_not_share_a_directory(material, tmp_path, capfd):
+    for name, other in (("train.json", "chain.toml"), ("chain.json", "one.toml")):
+        (tmp_path / name[:5]).mkdir()
+        (tmp_path / name[:5] / name).write_text("{}")
+        (tmp_path / "one.toml").write_text("")
+        file = material / other if other == "chain.toml" else tmp_path / other
+        with pytest.raises(SystemExit) as end:
+            main(["train", str(file), "--out", str(tmp_path / name[:5])])
+        assert end.value.code == 2
+        assert "choose another --out" in capfd.readouterr().err
 
 
 def test_a_dry_run_prints_the_stages_and_writes_nothing(material, tmp_path, capfd):

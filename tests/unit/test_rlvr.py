@@ -120,9 +120,12 @@ def test_an_episode_whose_box_broke_is_dropped_and_never_a_reward(student):
     assert batch.metrics["reward_mean"] == 0.5
 
 
-def test_a_grader_that_fails_drops_the_episode_too(student):
-    with pytest.raises(UserError, match="boxes broke"):
+def test_a_grader_that_fails_drops_the_episode_too_and_where_all_are_dropped_that_is_the_apparatus(student, tmp_path):
+    with pytest.raises(SandboxError, match="none had two episodes whose boxes and grading held"):
         algorithm(student, Arena(open_box, Judge("infra_failure"))).collect(cursor(), 1)
+    probing = config(student, algorithm={"probe": 2})
+    with pytest.raises(SandboxError, match="none of 4 tasks could be tried"):
+        train(probing, TASKS, Run(tmp_path), arena=Arena(open_box, Judge("infra_failure")))
 
 
 @pytest.mark.parametrize(("says", "reason"), [("resolved", "always solved"), ("unresolved", "never solved")])

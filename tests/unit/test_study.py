@@ -168,6 +168,8 @@ def test_settings_pass_through_the_command_line_unchanged():
         ('arms.bad=[{stage = "sft", share = 0.5}]', "`share` is a part of budget_tokens"),
         ('arms.bad=[{stage = "sft", updates = 0}]', "arm 'bad', stage 'sft': updates"),
         ("seeds=[1,1]", "a seed stands twice"),
+        ("reward=taste", "no reward 'taste'"),
+        ("solve={tasks = 1, settings = {turns = 3}}", "solve: turns"),
     ],
 )
 def test_a_study_that_cannot_be_is_one_sentence(material, override, message):
@@ -351,7 +353,7 @@ def test_the_table_is_what_one_counts_by_hand(material, tmp_path):
     assert (resolved.value, resolved.n, resolved.p_mcnemar) == (pytest.approx(0.5), 4, pytest.approx(0.5))
     text = markdown(table)
     assert "| SFT | 2 | 0.450 [0.350, 0.550] (n = 4) | 0.400, 0.500 | 8 of 8" in text
-    assert "| base → SFT | step similarity | +0.200 [+0.200, +0.200] | 4 |" in text
+    assert "| SFT | base | step similarity | +0.200 [+0.200, +0.200] | 4 |" in text
     assert "-25.0 %" in text
     assert figure(table).count("<circle") == 4
 

@@ -32,6 +32,9 @@ from swe_srl.training.data import Cursor
 from swe_srl.training.objective import Group, Loss, fresh, group_advantages, ratio_loss
 from swe_srl.training.selection import Refilled, refill
 
+BROKEN = "boxes broke"
+"""Why a task is thrown away that says nothing about the student."""
+
 _GRADERS = 4
 """Verdicts at once, beside the episodes."""
 
@@ -137,7 +140,7 @@ class Rlvr:
         self.temperature = settings.temperature
 
     def collect(self, cursor: Cursor, update: int) -> Batch:
-        """Let the student work until the batch is full. Raises NothingToLearn when no task at all is worth keeping."""
+        """Let the student work until the batch is full. Raises NothingToLearn when no task at all is worth keeping, SandboxError when that is the boxes' doing."""
         settings = self._settings
 
         def sample(count: int, round_: int) -> list[Attempts]:
@@ -155,6 +158,11 @@ class Rlvr:
             max_rounds=settings.max_rounds,
         )
         if not filled.made:
+            if set(filled.thrown) == {BROKEN}:
+                raise SandboxError(
+                    f"of {len(filled.found)} tasks tried for update {update}, none had two episodes whose boxes and grading held: "
+                    "see `swe-srl doctor`, then call the same command again"
+                )
             raise NothingToLearn(_nothing_kept(filled, update), num_sampled_tokens(filled.found))
         own, keep_old = self._policy.is_student, settings.objective.old_log_probs == "sampler"
         chosen = [  # what was left over keeps the sampler's numbers: the weights have moved
@@ -186,7 +194,7 @@ class Rlvr:
 def reason_to_drop(found: Attempts, *, dynamic: bool) -> str:
     """Why the episodes of a task teach nothing; empty when they do."""
     if len(found.attempts) < 2:
-        return "boxes broke"
+        return BROKEN
     if not dynamic or statistics.pstdev(found.rewards) > 0.0:
         return ""
     return {1.0: "always solved", 0.0: "never solved"}.get(found.rewards[0], "rewards alike")
