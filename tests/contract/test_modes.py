@@ -49,10 +49,9 @@ def answer(prompt: Sequence[Message], sampling: Sampling) -> str:
 class Boxes:
     """Opens boxes, and knows whether all were closed."""
 
-    def __init__(self, *broken: str, breaks_at: int | None = None) -> None:
+    def __init__(self, *broken: str) -> None:
         self.opened: list[FakeSandbox] = []
         self._broken = broken
-        self._breaks_at = breaks_at
 
     def __call__(self, task: Task) -> FakeSandbox:
         if task.task_id in self._broken:
@@ -130,6 +129,24 @@ def test_a_box_that_does_not_start_disturbs_no_other_and_is_tried_again(mode, tm
     again = run_mode(mode, tmp_path, policy=policy)
     assert [item.patch for item in again] == [SOLVED] * 3
     assert all(len(prompts) == 1 for prompts, _ in policy.calls), "only the broken one is asked again"
+
+
+def test_a_box_that_breaks_at_the_end_is_a_failure_of_the_apparatus_and_is_closed(mode, tmp_path):
+    def broken() -> str:
+        raise SandboxError("the box is gone")
+
+    class Breaking(Boxes):
+        def __call__(self, task: Task) -> FakeSandbox:
+            box = super().__call__(task)
+            if task.task_id == "b":
+                box.diff = broken  # type: ignore[method-assign]
+            return box
+
+    boxes = Breaking()
+    found = run_mode(mode, tmp_path, boxes=boxes)
+    assert [(item.infra_failure, item.patch) for item in found] == [("", SOLVED), ("the box is gone", ""), ("", SOLVED)]
+    assert boxes.all_closed
+    assert found[1].num_turns > 0, "what was asked is counted all the same"
 
 
 def test_a_missing_engine_ends_the_run(mode, tmp_path):
