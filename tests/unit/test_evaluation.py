@@ -130,6 +130,16 @@ def test_an_endpoint_that_goes_away_loses_nothing_that_was_finished(tmp_path: Pa
     assert batches(policy) == [1]
 
 
+def test_episodes_that_do_not_wait_for_each_other_come_to_the_same(tmp_path: Path) -> None:
+    run, tasks = Run(tmp_path / "apart"), [make_task(name) for name in "abcd"]
+    together = predict(tasks, say(look_then_submit), AgentModeConfig(), Run(tmp_path), open_box=make_box)
+    predict(tasks[:1], say(look_then_submit), AgentModeConfig(), run, open_box=make_box)
+    policy = say(look_then_submit)
+    apart = predict(tasks, policy, AgentModeConfig(overlap=True, max_parallel=3), run, open_box=make_box)
+    assert [item.patch for item in apart] == [item.patch for item in together]
+    assert sum(batches(policy)) == 6
+
+
 def test_a_run_is_not_continued_with_other_settings(tmp_path: Path) -> None:
     predict([make_task("a")], say(look_then_submit), AgentModeConfig(), Run(tmp_path), open_box=make_box)
     other = AgentModeConfig(sampling=Sampling(temperature=0.5))
