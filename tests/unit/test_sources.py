@@ -125,6 +125,7 @@ def test_a_listing_that_is_too_long_keeps_what_the_issue_speaks_of():
         ("I think of c.py\n```\na.py\n```\nbut b.py", ["a.py"]),
         ("```\na.py\nb.py\nc.py\n```", ["a.py", "b.py"]),
         ("it is a.py", []),
+        ("<think>\na.py\n", []),
         ("", []),
     ],
 )
