@@ -181,6 +181,17 @@ def test_what_an_attempt_becomes_does_not_depend_on_those_beside_it(mode, tmp_pa
     assert without_time(found[0]) == without_time(found[1]) == without_time(found[2])
 
 
+def test_a_mode_that_shows_the_gold_patchs_files_says_so_and_does_not_guess_them(mode, tmp_path):
+    boxes = Boxes()
+    if mode.build().needs_gold_files:
+        with pytest.raises(UserError, match="no gold files are given of a"):
+            predict(tasks(), ScriptedPolicy(answer), mode, Run(tmp_path), open_box=boxes)
+        assert not boxes.opened
+    else:
+        found = predict(tasks(), ScriptedPolicy(answer), mode, Run(tmp_path), open_box=boxes)
+        assert [item.patch for item in found] == [SOLVED] * 3
+
+
 def test_many_tasks_are_asked_for_together(mode, tmp_path):
     policy = ScriptedPolicy(answer)
     run_mode(mode, tmp_path, policy=policy, names="abcd")
