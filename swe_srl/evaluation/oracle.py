@@ -11,9 +11,10 @@ from typing import Literal
 
 from pydantic import Field
 
+from swe_srl.agent import PROMPT_TOO_LONG
 from swe_srl.errors import SandboxError, UserError
 from swe_srl.evaluation.base import Attempt, Bench, Result
-from swe_srl.evaluation.editing import PROMPT_TOO_LONG, edit_prompt, try_answer
+from swe_srl.evaluation.editing import edit_prompt, try_answer
 from swe_srl.evaluation.rounds import Ask, Ending, Log, Work, run_rounds
 from swe_srl.evaluation.sources import Source, read_source, room, token_counter
 from swe_srl.policy.base import Sampling
