@@ -27,6 +27,8 @@ class AgentModeConfig(Config):
     sandbox: SandboxConfig = SandboxConfig()
     max_parallel: int = Field(8, ge=1)
     """Episodes at the same time; each round asks the model for all their next actions at once."""
+    overlap: bool = False
+    """Ask as soon as half of the episodes can be asked, while the commands of the others run: for slow commands, or an endpoint."""
 
     def build(self) -> AgentMode:
         """The mode of these settings."""
@@ -54,6 +56,7 @@ class AgentMode:
             context=config.context,
             limits=config.limits,
             max_parallel=config.max_parallel,
+            overlap=config.overlap,
             on_turn=bench.on_answer,
         )
         for episode in episodes:

@@ -12,8 +12,9 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from swe_srl.agent import PROMPT_TOO_LONG
 from swe_srl.evaluation.base import Attempt, Bench, Candidate, Result
-from swe_srl.evaluation.editing import PROMPT_TOO_LONG, edit_prompt, try_answer
+from swe_srl.evaluation.editing import edit_prompt, try_answer
 from swe_srl.evaluation.locate import list_files, locate_prompt, named_files
 from swe_srl.evaluation.rounds import Ask, Ending, Log, Work, run_rounds
 from swe_srl.evaluation.sources import Count, read_source, room, token_counter
@@ -105,6 +106,9 @@ class AgentlessMode:
             return Ending(PROMPT_TOO_LONG)
         log.num_tokens_cut += question.num_tokens_cut
         (answer,) = yield Ask(question.messages, brief)
+        if answer.finish_reason == PROMPT_TOO_LONG:
+            log.judged(answer, "", f"{PROMPT_TOO_LONG}: the model reads less than the budget of the input")
+            return Ending(PROMPT_TOO_LONG)
         paths = self._located(answer, known, box, log)
         sources = {source.path: source for path in paths if (source := read_source(box, path))}
         if not sources:

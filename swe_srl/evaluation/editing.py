@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from swe_srl.agent import PROMPT_TOO_LONG
 from swe_srl.dialogue import Message, shorten
 from swe_srl.evaluation.edits import END, MIDDLE, START, apply_edits, parse_edits
 from swe_srl.evaluation.rounds import Log
@@ -14,9 +15,6 @@ from swe_srl.runtime.base import Sandbox
 from swe_srl.schema import Task
 
 EDITED, MALFORMED, NOT_APPLIED, NO_CHANGE = "edited", "malformed", "not_applied", "no_change"
-PROMPT_TOO_LONG = "prompt_too_long"
-"""The budget of the input does not even hold a few lines of the files."""
-
 SYSTEM = f"""\
 You are a software engineer. You are shown an issue and files of the repository it is about, and you mend the code in one answer.
 Write your reasoning in <think> </think>, then your edits, each in a code block of its own:
@@ -73,6 +71,9 @@ def edit_prompt(
 
 def try_answer(completion: Completion, box: Sandbox, sources: Mapping[str, Source], log: Log) -> Tried:
     """Read the edits of an answer, apply them in the box, and take the patch; the box is left as it was."""
+    if completion.finish_reason == PROMPT_TOO_LONG:
+        log.judged(completion, "", f"{PROMPT_TOO_LONG}: the model reads less than the budget of the input")
+        return Tried(PROMPT_TOO_LONG)
     parsed = parse_edits(completion.text, box.workdir)
     if parsed.problem:
         cut = " (it was cut at the length limit)" if completion.finish_reason == "length" else ""

@@ -13,13 +13,10 @@ lines in their place
 from __future__ import annotations
 
 import posixpath
-import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 START, MIDDLE, END = "<<<<<<< SEARCH", "=======", ">>>>>>> REPLACE"
-
-_THOUGHT = re.compile(r"\s*<think>(.*?)</think>\s*", re.DOTALL)
 
 
 class Edit(NamedTuple):
@@ -48,9 +45,11 @@ class Edited(NamedTuple):
 
 
 def without_thought(answer: str) -> tuple[str, str]:
-    """(thought, the rest); a model that does not think says all at once."""
-    matched = _THOUGHT.match(answer)
-    return (matched[1].strip(), answer[matched.end() :]) if matched else ("", answer)
+    """(thought, the rest); a model that does not think says all at once, one that does not end its thought has said nothing."""
+    if not answer.lstrip().startswith("<think>"):
+        return "", answer
+    thought, _, rest = answer.lstrip().removeprefix("<think>").partition("</think>")
+    return thought.strip(), rest
 
 
 def plain_path(text: str, workdir: str = "/testbed") -> str:

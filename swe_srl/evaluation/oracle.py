@@ -11,9 +11,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from swe_srl.errors import SandboxError
+from swe_srl.agent import PROMPT_TOO_LONG
+from swe_srl.errors import SandboxError, UserError
 from swe_srl.evaluation.base import Attempt, Bench, Result
-from swe_srl.evaluation.editing import PROMPT_TOO_LONG, edit_prompt, try_answer
+from swe_srl.evaluation.editing import edit_prompt, try_answer
 from swe_srl.evaluation.rounds import Ask, Ending, Log, Work, run_rounds
 from swe_srl.evaluation.sources import Source, read_source, room, token_counter
 from swe_srl.policy.base import Sampling
@@ -49,7 +50,12 @@ class OracleMode:
         self._config = config
 
     def run(self, attempts: Sequence[Attempt], bench: Bench) -> Iterator[Result]:
-        """See Mode."""
+        """See Mode. Raises UserError, before anything is asked, for a task whose files nobody has told."""
+        unknown = [attempt.task.task_id for attempt in attempts if attempt.task.task_id not in bench.gold_files]
+        if unknown:
+            raise UserError(
+                f"no gold files are given of {unknown[0]}: tell them, as `swe-srl predict --mode oracle` does"
+            )
         config, count = self._config, token_counter(bench.policy)
         space = room(bench.policy, config.max_prompt_tokens, config.sampling.max_new_tokens)
 

@@ -61,7 +61,8 @@ def predict(
     check_attempts(config, attempts, choose)
     model, mode, choice = model or policy.name, config.build(), chooser(choose)
     with run.exclusive():
-        run.remember(SETTINGS, {"model": model, **config.model_dump(mode="json", exclude={"max_parallel"})})
+        own = {"max_parallel", "overlap"}  # may differ from start to start: they change no answer
+        run.remember(SETTINGS, {"model": model, **config.model_dump(mode="json", exclude=own)})
         wanted = [Attempt(task, number) for task in tasks for number in range(attempts)]
         found = {_place(item): item for item in run.read(PREDICTIONS, Prediction) if not item.infra_failure}
         pending = [attempt for attempt in wanted if (attempt.task.task_id, attempt.number) not in found]

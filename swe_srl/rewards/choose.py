@@ -37,10 +37,13 @@ def chooser(name: str) -> Choose:
     reward = reward_config(name).build()
 
     def likeness(patch: str, other: str) -> float:
-        return reward.of_texts(patch, other).value
+        try:
+            return reward.of_texts(patch, other).value
+        except FormatError:  # the other one is nothing that git could have written
+            return 0.0
 
     try:
-        likeness(_SAMPLE, _SAMPLE)
+        reward.of_texts(_SAMPLE, _SAMPLE)
     except FormatError as error:
         raise ConfigError(
             f"the reward {name!r} compares actions, not patches: choose by patch, or by {VOTES}"

@@ -49,10 +49,9 @@ def answer(prompt: Sequence[Message], sampling: Sampling) -> str:
 class Boxes:
     """Opens boxes, and knows whether all were closed."""
 
-    def __init__(self, *broken: str, breaks_at: int | None = None) -> None:
+    def __init__(self, *broken: str) -> None:
         self.opened: list[FakeSandbox] = []
         self._broken = broken
-        self._breaks_at = breaks_at
 
     def __call__(self, task: Task) -> FakeSandbox:
         if task.task_id in self._broken:
@@ -132,6 +131,24 @@ def test_a_box_that_does_not_start_disturbs_no_other_and_is_tried_again(mode, tm
     assert all(len(prompts) == 1 for prompts, _ in policy.calls), "only the broken one is asked again"
 
 
+def test_a_box_that_breaks_at_the_end_is_a_failure_of_the_apparatus_and_is_closed(mode, tmp_path):
+    def broken() -> str:
+        raise SandboxError("the box is gone")
+
+    class Breaking(Boxes):
+        def __call__(self, task: Task) -> FakeSandbox:
+            box = super().__call__(task)
+            if task.task_id == "b":
+                box.diff = broken  # type: ignore[method-assign]
+            return box
+
+    boxes = Breaking()
+    found = run_mode(mode, tmp_path, boxes=boxes)
+    assert [(item.infra_failure, item.patch) for item in found] == [("", SOLVED), ("the box is gone", ""), ("", SOLVED)]
+    assert boxes.all_closed
+    assert found[1].num_turns > 0, "what was asked is counted all the same"
+
+
 def test_a_missing_engine_ends_the_run(mode, tmp_path):
     def no_engine(task: Task) -> FakeSandbox:
         raise EngineUnavailable("no engine answers")
@@ -162,6 +179,17 @@ def test_what_an_attempt_becomes_does_not_depend_on_those_beside_it(mode, tmp_pa
         for parallel in (1, 2, 8)
     ]
     assert without_time(found[0]) == without_time(found[1]) == without_time(found[2])
+
+
+def test_a_mode_that_shows_the_gold_patchs_files_says_so_and_does_not_guess_them(mode, tmp_path):
+    boxes = Boxes()
+    if mode.build().needs_gold_files:
+        with pytest.raises(UserError, match="no gold files are given of a"):
+            predict(tasks(), ScriptedPolicy(answer), mode, Run(tmp_path), open_box=boxes)
+        assert not boxes.opened
+    else:
+        found = predict(tasks(), ScriptedPolicy(answer), mode, Run(tmp_path), open_box=boxes)
+        assert [item.patch for item in found] == [SOLVED] * 3
 
 
 def test_many_tasks_are_asked_for_together(mode, tmp_path):

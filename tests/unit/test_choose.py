@@ -38,6 +38,11 @@ def test_by_a_reward_the_patch_most_like_the_others_wins(reward):
     assert chooser(reward)(["", ""]) == 0
 
 
+def test_a_patch_that_cannot_be_read_is_like_none_and_ends_nothing():
+    assert chooser("patch")(["rubbish", B, "more rubbish", B]) == 1
+    assert chooser("patch")(["rubbish", "more rubbish"]) == 0
+
+
 def test_the_first_is_chosen_where_nothing_else_is_asked():
     assert chooser("first")([B, A, A]) == 0
 

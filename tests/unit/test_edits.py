@@ -35,6 +35,7 @@ def test_every_block_is_read_whatever_stands_around_it():
         ("", "no <<<<<<< SEARCH block"),
         ("I would change x.", "no <<<<<<< SEARCH block"),
         ("<think>" + block("a", "b") + "</think>", "no <<<<<<< SEARCH block"),
+        ("<think>I begin with\n" + block("a", "b"), "no <<<<<<< SEARCH block"),
         ("<<<<<<< SEARCH\na\n=======\nb\n>>>>>>> REPLACE", "no `### path` above"),
         ("### a.py\n<<<<<<< SEARCH\na", "has no ======="),
         ("### a.py\n<<<<<<< SEARCH\na\n=======\nb", "has no >>>>>>> REPLACE"),

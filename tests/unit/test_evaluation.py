@@ -131,6 +131,16 @@ def test_an_endpoint_that_goes_away_loses_nothing_that_was_finished(tmp_path: Pa
     assert batches(policy) == [1]
 
 
+def test_episodes_that_do_not_wait_for_each_other_come_to_the_same(tmp_path: Path) -> None:
+    run, tasks = Run(tmp_path / "apart"), [make_task(name) for name in "abcd"]
+    together = predict(tasks, say(look_then_submit), AgentModeConfig(), Run(tmp_path), open_box=make_box)
+    predict(tasks[:1], say(look_then_submit), AgentModeConfig(), run, open_box=make_box)
+    policy = say(look_then_submit)
+    apart = predict(tasks, policy, AgentModeConfig(overlap=True, max_parallel=3), run, open_box=make_box)
+    assert [item.patch for item in apart] == [item.patch for item in together]
+    assert sum(batches(policy)) == 6
+
+
 def test_a_run_is_not_continued_with_other_settings(tmp_path: Path) -> None:
     predict([make_task("a")], say(look_then_submit), AgentModeConfig(), Run(tmp_path), open_box=make_box)
     other = AgentModeConfig(sampling=Sampling(temperature=0.5))
@@ -230,7 +240,7 @@ def test_a_malformed_sample_counts_as_nothing() -> None:
 def test_an_action_is_exact_up_to_white_space_around_it(student: str, same: bool) -> None:
     teacher = Command(tool="bash", arguments={"command": "echo 0"})
     assert is_same(Command(tool="bash", arguments={"command": student}), teacher) is same
-    assert not is_same(Command(tool="submit"), teacher)
+    assert not is_same(Command(tool="str_replace_editor", arguments=teacher.arguments), teacher)
 
 
 def test_agreement_is_told_by_tool_and_lengths_are_told_as_they_are_spread() -> None:

@@ -10,6 +10,8 @@ pytest.importorskip("transformers", reason="needs the train extra")
 
 from swe_srl.dialogue import Message, format_completion
 from swe_srl.errors import ConfigError, EndpointError
+from swe_srl.evaluation.modes import mode_config
+from swe_srl.evaluation.predict import predict
 from swe_srl.policy.base import Sampling
 from swe_srl.policy.drafts import Continuations, Drafts
 from swe_srl.policy.load import load_policy, load_student
@@ -17,7 +19,9 @@ from swe_srl.policy.pasts import SharedPasts
 from swe_srl.policy.scoring import token_log_probs
 from swe_srl.policy.tokens import LEFT_OUT, Codec
 from swe_srl.policy.tree import TokenTree
-from swe_srl.schema import Command
+from swe_srl.schema import Command, Task
+from swe_srl.store import Run
+from swe_srl.testing import FakeSandbox
 from swe_srl.testing.tiny import tiny_student
 from swe_srl.training.objective import Group
 
@@ -61,6 +65,20 @@ def test_the_papers_tokenizer_gives_the_same_ids_as_its_chat_template():
     whole = codec.dialogue_ids([*DIALOGUE, Message(role="assistant", content=ANSWER)], answer_next=False)
     assert [*codec.prompt(DIALOGUE).ids, *codec.target(ANSWER), *codec.text_ids("\n")] == whole
     assert codec.tokenizer.decode([codec.end_of_turn]) == "<|im_end|>"
+
+
+@pytest.mark.parametrize(("budget", "most"), [(2000, 2000), (100_000, 4096 - 8)])
+def test_a_prompt_with_files_keeps_its_budget_and_the_models_own_limit(student, tmp_path, budget, most):
+    task = Task(task_id="a", repo="r", base_commit="c", problem_statement="f(1) returns 3", image="i")
+    text = "".join(f"def f{number}(value):\n    return value + 1\n" for number in range(900))
+    box = FakeSandbox({"a.py": text})
+    config = mode_config("oracle", {"max_prompt_tokens": budget, "sampling": {"max_new_tokens": 8}})
+    cut_before = student.num_prompts_cut
+    (found,) = predict([task], student, config, Run(tmp_path), gold_files={"a": ("a.py",)}, open_box=lambda task: box)
+    assert most - 160 <= found.usage.prompt_tokens <= most
+    assert (found.infra_failure, found.exit_status, len(found.answer_tokens)) == ("", "malformed", 1)
+    assert found.num_tokens_cut > student.count_tokens(text) - most
+    assert student.num_prompts_cut == cut_before, "nothing is cut behind the mode's back"
 
 
 def test_the_newline_after_the_end_of_a_turn_is_kept(student):

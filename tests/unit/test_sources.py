@@ -125,6 +125,7 @@ def test_a_listing_that_is_too_long_keeps_what_the_issue_speaks_of():
         ("I think of c.py\n```\na.py\n```\nbut b.py", ["a.py"]),
         ("```\na.py\nb.py\nc.py\n```", ["a.py", "b.py"]),
         ("it is a.py", []),
+        ("<think>\na.py\n", []),
         ("", []),
     ],
 )
@@ -194,6 +195,19 @@ def test_a_budget_that_holds_no_file_is_an_outcome_that_asks_for_nothing(tmp_pat
             open_box=lambda task, box=box: box,
         )
         assert (found.exit_status, found.infra_failure, policy.calls) == ("prompt_too_long", "", [])
+
+
+@pytest.mark.parametrize("mode", ["oracle", "agentless"])
+def test_an_endpoint_that_cannot_read_the_prompt_gives_no_malformed_answer(tmp_path, mode):
+    class Short(ScriptedPolicy):
+        def _answer(self, prompt: list[Message], sampling) -> Completion:  # type: ignore[override]
+            return Completion(text="", finish_reason="prompt_too_long")
+
+    box = FakeSandbox({"a.py": "x\n"}, {LIST: "a.py\n"})
+    (found,) = predict(
+        [TASK], Short([]), mode_config(mode), Run(tmp_path), gold_files={"a": ("a.py",)}, open_box=lambda task: box
+    )
+    assert (found.exit_status, found.num_malformed, found.num_turns) == ("prompt_too_long", 0, 1)
 
 
 def test_what_was_cut_is_counted_in_the_prediction(tmp_path):
