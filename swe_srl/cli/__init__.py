@@ -31,7 +31,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "predict": ("swe_srl.cli.predict:predict", "A model acts in boxes → predictions."),
     "grade": ("swe_srl.cli.grade:grade", "Predictions → verdicts, each in a fresh box."),
     "regrade": ("swe_srl.cli.regrade:regrade", "Stored test logs → verdicts; needs no docker."),
-    "report": ("swe_srl.cli.report:report", "Runs → report.json and report.md."),
+    "report": ("swe_srl.cli.report:report", "Runs → report.json, report.md and a page."),
     "demo": ("swe_srl.cli.demo:demo", "The whole pipeline, small and real."),
     "clean": ("swe_srl.cli.clean:clean", "Remove boxes, images and caches that swe-srl made."),
 }

@@ -118,7 +118,8 @@ def teach(
         _check_key(endpoint)
     chosen = load_tasks(tasks, ids or [])[:max_tasks]
     if dry_run:
-        tell_estimate(chosen, config, model, out)
+        here = is_local(model, base_url) or (model == ORACLE and not base_url)
+        tell_estimate(chosen, config, model, out, runs_here=here)
     else:
         tell_summary(_teach(chosen, config, endpoint, tasks, out), out, tasks)
 

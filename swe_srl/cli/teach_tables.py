@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from swe_srl.teaching.teach import TeachConfig
 
 
-def tell_estimate(chosen: Sequence[Task], config: TeachConfig, model: str, out: Path) -> None:
-    """Print what teaching may cost."""
+def tell_estimate(chosen: Sequence[Task], config: TeachConfig, model: str, out: Path, *, runs_here: bool) -> None:
+    """Print what teaching may cost; where the teacher runs on this machine, nothing."""
     from swe_srl.cli.console import say, table
     from swe_srl.policy.prices import BUNDLED, price_of, read_prices
     from swe_srl.store import Run
@@ -28,10 +28,11 @@ def tell_estimate(chosen: Sequence[Task], config: TeachConfig, model: str, out: 
         rows.append(["  expected", f"{found.num_expected:.1f}"])
     rows.append(["tokens of the first prompt, median", f"{found.median_first_prompt}"])
     rows.append(["  of all tasks together", f"{sum(found.first_prompts)}"])
+    unpriced = "none, it runs here" if runs_here else "no price is known"
     for name, usage in (("expected", found.expected), ("worst case", found.worst)):
         rows.append([f"{name}: prompt tokens", f"{usage.prompt_tokens}"])
         rows.append([f"{name}: completion tokens", f"{usage.completion_tokens}"])
-        rows.append([f"{name}: USD", "no price is known" if config.budget.price.is_free else f"{usage.cost_usd:.2f}"])
+        rows.append([f"{name}: USD", unpriced if config.budget.price.is_free else f"{usage.cost_usd:.2f}"])
     table(f"{model}, no call made", ["", "estimate"], rows)
     say(
         f"expected: {min(assumed.turns, config.limits.max_turns)} turns, {assumed.completion_tokens} tokens an answer, "

@@ -85,7 +85,7 @@ def archive_of(recipe: Recipe) -> Path:
 
 def _from_git(target: str, revision: str) -> Source:
     from git import Repo
-    from git.exc import GitCommandError, InvalidGitRepositoryError, NoSuchPathError
+    from git.exc import GitCommandError, InvalidGitRepositoryError, NoSuchPathError, ODBError
 
     address = target.removeprefix("git+")
     if Path(address).exists():
@@ -104,7 +104,7 @@ def _from_git(target: str, revision: str) -> Source:
         content: bytes = repository.git.archive(
             commit, format="tar", prefix=f"{name}-{commit[:8]}/", stdout_as_string=False, strip_newline_in_stdout=False
         )
-    except (GitCommandError, InvalidGitRepositoryError, NoSuchPathError, ValueError) as error:
+    except (GitCommandError, InvalidGitRepositoryError, NoSuchPathError, ODBError, ValueError) as error:
         words = (str(getattr(error, "stderr", "") or error).strip().splitlines() or ["no reason given"])[-1].strip()
         raise UserError(
             f"{target} at {revision} cannot be read as a git repository: {words}: check its address and the revision"

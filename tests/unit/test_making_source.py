@@ -6,8 +6,9 @@ import tarfile
 from pathlib import Path
 
 import pytest
+from git import Repo
 
-from swe_srl.errors import ConfigError
+from swe_srl.errors import ConfigError, UserError
 from swe_srl.making.archive import is_source, open_source
 from swe_srl.making.auto import recipe_toml
 from swe_srl.making.needs import normal_name, requirements_of
@@ -83,6 +84,17 @@ def test_a_folder_becomes_the_same_archive_each_time(tmp_path: Path, monkeypatch
         assert held.getnames() == ["project-0/pkg/__init__.py"]
     with pytest.raises(ConfigError, match="tests"):
         recipe_of(first, num_tasks=1)
+
+
+@pytest.mark.parametrize("revision", ["HEAD", "no-such-branch", "0" * 40])
+def test_a_repository_without_that_commit_is_wrong_input(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, revision: str
+) -> None:
+    """A first `tasks make` on a folder of `git init` in which nothing was committed yet ended in a traceback."""
+    monkeypatch.setenv("SWE_SRL_CACHE", str(tmp_path / "cache"))
+    Repo.init(tmp_path / "project")
+    with pytest.raises(UserError, match="check its address and the revision"):
+        open_source(str(tmp_path / "project"), revision=revision)
 
 
 def test_what_is_a_project_and_what_a_recipe(tmp_path: Path) -> None:

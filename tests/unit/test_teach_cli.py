@@ -142,6 +142,23 @@ def test_a_dry_run_makes_no_call_needs_no_key_and_counts_what_is_left(tmp_path, 
     assert re.search(r"trajectories +│ 8 .*\n.*expected +│ 3\.8 ", call(*arguments, "--until-accepted").output)
 
 
+@pytest.mark.parametrize(
+    ("where", "words"),
+    [
+        (["--model", "oracle"], "none, it runs here"),
+        (["--model", "smollm2-135m"], "none, it runs here"),
+        (["--model", "oracle", "--base-url", "http://x/v1"], "no price is known"),
+        (["--model", "nobodys"], "no price is known"),
+    ],
+)
+def test_a_dry_run_tells_a_teacher_that_costs_nothing_from_one_without_a_price(tmp_path, monkeypatch, where, words):
+    """The built-in teacher, which is free, was shown as one whose price nobody knows."""
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+    (tmp_path / "t.jsonl").write_text(json.dumps(ROW) + "\n")
+    result = call("teach", "--tasks", tmp_path / "t.jsonl", "--out", tmp_path / "o", "--dry-run", *where)
+    assert re.search(rf"expected: USD +│ {words}", result.output), result.output
+
+
 def test_the_worst_case_is_above_what_is_expected_and_grows_with_what_is_allowed(tmp_path):
     task = Task(task_id="a", repo="toy", base_commit="0", problem_statement="mend it " * 50, image="toy")
     price = BudgetConfig(price=Price(input=1.0, cache_write=1.25, output=4.0))
