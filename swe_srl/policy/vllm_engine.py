@@ -33,6 +33,9 @@ CPU_CACHE_GIB = 1.0
 CPU_BLOCK_SIZE = 32
 """Tokens of a prompt that are shared or read again as one, on a CPU; vLLM's own 128 would read most of a short step again."""
 
+CPU_PASS_TOKENS = 4096
+"""Of all rows in one pass on a CPU, unless a single prompt with its answer may be longer."""
+
 _DTYPES = {"bf16": "bfloat16", "fp32": "float32"}
 _SLEEP_LEVEL = 2
 """Weights are dropped, not kept on the host: the next `load` brings all of them."""
@@ -156,6 +159,7 @@ def start(path: str, config: VllmConfig, *, dtype: Literal["bf16", "fp32"], max_
             max_num_seqs=config.max_parallel,
             block_size=CPU_BLOCK_SIZE if on_cpu else None,
             enable_prefix_caching=True,
+            **(_whole_prompts(max_tokens) if on_cpu else {}),
             # Compiled for a CPU, a model is traced once, and new packed weights may have no way in.
             enforce_eager=config.eager or on_cpu,
             enable_sleep_mode=may_sleep,
@@ -167,6 +171,14 @@ def start(path: str, config: VllmConfig, *, dtype: Literal["bf16", "fp32"], max_
             f'vLLM does not start with {path} ({_said(error)}): see docs/vllm.md, change [sampler], or set sampler.type = "local"'
         ) from error
     return VllmEngine(llm, on_cpu=on_cpu, may_sleep=may_sleep, hands_over=config.tensor_parallel_size == 1)
+
+
+def _whole_prompts(max_tokens: int) -> dict[str, Any]:
+    """Settings by which no prompt is read in two passes.
+
+    Between two such passes vLLM winds a row's own random numbers back, which a CPU's generator cannot do: it fails (0.32).
+    """
+    return {"enable_chunked_prefill": False, "max_num_batched_tokens": max(CPU_PASS_TOKENS, max_tokens)}
 
 
 def _said(error: Exception) -> str:

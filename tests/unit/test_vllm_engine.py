@@ -90,6 +90,13 @@ def test_the_same_call_gives_the_same_answers_and_no_two_rows_are_alike(policy):
     assert len({answer.token_ids for group in first for answer in group}) == 16
 
 
+# With more prompts than one pass took, vLLM on a CPU read one of them in two passes and failed, as its rows had seeds.
+def test_more_prompts_than_fit_into_one_pass_are_all_answered(policy):
+    many = [tuple(range(3 + n, 203 + n)) for n in range(60)]
+    answers = policy.complete_ids(many, Sampling(temperature=1.0, max_new_tokens=4, seed=1))
+    assert all(len(answer.token_ids) in range(1, 5) for (answer,) in answers)
+
+
 def test_an_answer_stops_at_the_text_of_the_student(policy, student):
     drawn = Sampling(temperature=1.0, max_new_tokens=24, seed=2, stop="")
     (long,) = policy.complete(prompts(1), drawn)[0]
