@@ -24,7 +24,9 @@ from swe_srl.policy.prices import PriceTable
 from swe_srl.runtime.base import SandboxConfig
 from swe_srl.runtime.confinement import Confinement
 from swe_srl.settings import PRESETS, Config, build, read_toml
+from swe_srl.study.config import StudyConfig
 from swe_srl.teaching.teach import TeachConfig
+from swe_srl.training.chain import ChainConfig
 from swe_srl.training.config import TrainConfig
 
 INTRODUCTION = """\
@@ -34,6 +36,8 @@ that variant's defaults. `swe-srl train … --dry-run` prints what was resolved.
 
 ROOTS: tuple[tuple[type[Config], str], ...] = (
     (TrainConfig, "`swe-srl train`: the preset or TOML file, and `--set`."),
+    (ChainConfig, "`swe-srl train`, in a file with `[stages.NAME]` tables: each has a `preset`, a `share` and settings of its own; what stands beside them is for all stages."),
+    (StudyConfig, "`swe-srl study`: the preset or TOML file, and `--set`."),
     *((mode, f"`swe-srl predict --mode {name}`: the preset or TOML file, and `--set`.") for name, mode in MODES.items()),
     (AgreementConfig, "`swe-srl agree --set`."),
     (TeachConfig, "`swe-srl teach --set`; most have an option of their own."),
@@ -170,6 +174,9 @@ def _was(value: Any) -> str:
 
 def _config_of(table: dict[str, Any], name: str) -> tuple[type[Config], dict[str, Any]]:
     """The config that a preset is of, and its defaults with the preset's own types."""
+    for key, config in (("arms", StudyConfig), ("stages", ChainConfig)):
+        if key in table:
+            return config, {}
     for config in (TrainConfig, *MODES.values(), DemoConfig):
         try:
             build(config, table, origin=name)
