@@ -48,7 +48,7 @@ def collect(paths: Sequence[str | Path], *, pool: bool = False) -> list[Collecte
 
     Directories of one model (its predictions here, its verdicts there) become one entry; a second directory that repeats
     what an entry already has (another seed) becomes an entry of its own, labelled with the directory's name. With `pool`,
-    such runs of one model are one entry, the later ones' attempts numbered after those of the earlier.
+    such runs of one model in one mode are one entry, the later ones' attempts numbered after those of the earlier.
     Raises UserError naming a directory that holds no run.
     """
     entries: list[Collected] = []
@@ -70,15 +70,16 @@ def collect(paths: Sequence[str | Path], *, pool: bool = False) -> list[Collecte
 
 
 def _pooled(entries: Sequence[Collected]) -> list[Collected]:
-    """One entry for each model, all its runs' attempts in it."""
-    pooled: dict[str, Collected] = {}
+    """One entry for each model in each mode, all its runs' attempts in it."""
+    pooled: dict[tuple[str, frozenset[str]], Collected] = {}
     for entry in entries:
-        before = pooled.get(entry.model)
+        key = (entry.model, frozenset(item.mode for item in entry.predictions))
+        before = pooled.get(key)
         if before is None:
-            pooled[entry.model] = entry._replace(label=entry.model)
+            pooled[key] = entry
             continue
         first = before.num_attempts
-        pooled[entry.model] = before._replace(
+        pooled[key] = before._replace(
             predictions=before.predictions + tuple(_later(item, first) for item in entry.predictions),
             verdicts=before.verdicts + tuple(_later(item, first) for item in entry.verdicts),
             agreement=before.agreement + entry.agreement,

@@ -106,7 +106,7 @@ def test_a_price_is_what_the_user_says_over_what_a_table_says(tmp_path):
     assert price_to_count("unknown", None, None, None).is_free
 
 
-def graded_attempts(path: Path, outcomes: dict[str, str], model: str = "m") -> Path:
+def graded_attempts(path: Path, outcomes: dict[str, str], model: str = "m", mode: str = "agent") -> Path:
     """A run of several attempts at each task: `x` resolved, `.` not; each letter has a patch of its own, equal letters the same."""
     run = Run(path)
     with run.append("predictions.jsonl", Prediction) as predictions, run.append("verdicts.jsonl", Verdict) as verdicts:
@@ -114,7 +114,7 @@ def graded_attempts(path: Path, outcomes: dict[str, str], model: str = "m") -> P
             for number, mark in enumerate(marks):
                 item = Prediction(
                     task_id=task_id, model=model, patch=f"+{mark}\n", exit_status="submitted", attempt=number, num_turns=2,
-                    duration_s=3.0, answer_tokens=(10, 30),
+                    mode=mode, duration_s=3.0, answer_tokens=(10, 30),
                 )  # fmt: skip
                 predictions.write(item)
                 verdicts.write(
@@ -168,6 +168,14 @@ def test_seeds_in_several_directories_are_pooled_where_that_is_asked(tmp_path):
     (pooled,) = report(tmp_path / "pooled", *runs, "--pool").runs
     assert (pooled.model, pooled.resolved.k, pooled.resolved.n, pooled.counts["attempts"]) == ("m", 4, 6, 3)
     assert pooled.pass_at[3].value == 1.0
+
+
+def test_runs_in_other_modes_are_not_pooled(tmp_path):
+    runs = [graded_attempts(tmp_path / mode, {"a": "x"}, mode=mode) for mode in ("agent", "oracle")]
+    assert [(item.model, item.resolved.n) for item in report(tmp_path / "out", *runs, "--pool").runs] == [
+        ("m", 1),
+        ("m (oracle)", 1),
+    ]
 
 
 def test_runs_of_several_attempts_are_compared_by_task_and_not_by_mcnemar(tmp_path):
