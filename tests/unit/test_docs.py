@@ -23,7 +23,9 @@ from swe_srl.making.exchange import import_rows
 from swe_srl.rewards import reward_config
 from swe_srl.runtime.base import SandboxConfig
 from swe_srl.settings import Config, apply_overrides, build, load, read_toml
+from swe_srl.study.config import StudyConfig
 from swe_srl.teaching.teach import TeachConfig
+from swe_srl.training.chain import chain_config
 from swe_srl.training.config import TrainConfig
 
 COMMANDS = [command for page in PAGES for command in commands(page)]
@@ -54,8 +56,12 @@ def check_settings(verb: str, given: dict[str, Any]) -> None:
     sets, table = given.get("set_") or [], apply_overrides({}, given.get("set_") or [])
     if given.get("box"):
         build(SandboxConfig, apply_overrides({}, given["box"]), "--box")
-    if verb == "train":
+    if verb == "train" and "stages" in read_toml(given["config"]):
+        chain_config(read_toml(given["config"]), sets, {}, given["out"], given["config"])
+    elif verb == "train":
         load(TrainConfig, given["config"], sets)
+    elif verb == "study":
+        load(StudyConfig, given["preset"], sets)
     elif verb == "predict":
         preset = given["preset"]
         mode_config(given["mode"], apply_overrides(read_toml(preset) if preset else {}, sets))
