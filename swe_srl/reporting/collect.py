@@ -84,6 +84,7 @@ def _pooled(entries: Sequence[Collected]) -> list[Collected]:
             verdicts=before.verdicts + tuple(_later(item, first) for item in entry.verdicts),
             agreement=before.agreement + entry.agreement,
             num_tasks=max(before.num_tasks or 0, entry.num_tasks or 0) or None,
+            folders=before.folders + entry.folders,
         )
     return list(pooled.values())
 
