@@ -75,6 +75,7 @@ def race(
     """Round after round, each policy after the other."""
     num_tokens = len(prompts) * options.answers * NEW_TOKENS
     ratios: dict[str, list[float]] = {"second": [], "CPU second": []}
+    print(f"here {options.answers} answers to each prompt")
     for number in range(options.rounds + 1):
         sampling = Sampling(temperature=1.0, max_new_tokens=NEW_TOKENS, stop="", seed=number)
         rates: dict[str, tuple[float, float]] = {}
