@@ -25,7 +25,7 @@ from swe_srl.training.config import RlvrConfig, SftConfig, TrainConfig
 from swe_srl.training.data import Cursor, Example
 from swe_srl.training.metrics import METRICS, STALLED, UpdateMetrics, forget_after, noting_a_stall, spent
 from swe_srl.training.objective import Group
-from swe_srl.training.optimizer import MasterOptimizer, freeze_below, learning_rate
+from swe_srl.training.optimizer import MasterOptimizer, freeze_below, learning_rate, place
 from swe_srl.training.probe import solvable
 
 Progress = Callable[[int, int], None]
@@ -186,9 +186,7 @@ class Trainer:
 
     def place(self, number: int) -> float:
         """Where in the schedule update `number` stands: further on than its number where the budget is spent faster."""
-        if self._config.budget_tokens is None:
-            return number
-        return max(number, 1 + self.num_tokens / self._config.budget_tokens * self._num_updates)
+        return place(number, self._num_updates, self.num_tokens, self._config.budget_tokens)
 
     def _backward(self, batch: Batch) -> Trained:
         device = self._policy.model.device
