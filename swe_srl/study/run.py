@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -198,7 +199,7 @@ class Study:
             raise KeyboardInterrupt
         if code == UserError.exit_code:
             raise UserError(
-                f"`swe-srl {words[0]}` found its input wrong, as it says above: mend that and call the study again"
+                f"`swe-srl {words[0]}` cannot be done as it is told, see above: mend that and call the study again"
             )
         raise _Broken(f"`swe-srl {words[0]}` ended with exit code {code}, see above")
 
@@ -239,8 +240,16 @@ def _options(table: dict[str, Any]) -> list[str]:
 
 
 def in_a_process(words: Sequence[str]) -> int:
-    """Run a verb as a user would, so that all of its memory is given back; the exit code."""
+    """Run a verb as a user would, so that all of its memory is given back; the exit code.
+
+    A study that is told to end takes the verb with it, which would else go on and keep the next call out of its directory.
+    """
+    signal.signal(signal.SIGTERM, _end)
     return subprocess.run([sys.executable, "-m", "swe_srl.cli", *words], check=False).returncode
+
+
+def _end(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 def remember(plan: Plan, run: Run, digests: dict[str, str]) -> None:

@@ -27,7 +27,7 @@ from swe_srl.training.config import RlvrConfig, SftConfig, TrainConfig
 from swe_srl.training.data import Cursor, Example
 from swe_srl.training.metrics import METRICS, STALLED, UpdateMetrics, forget_after, noting_a_stall, spent
 from swe_srl.training.objective import Group, Mismatch
-from swe_srl.training.optimizer import MasterOptimizer, freeze_below, learning_rate
+from swe_srl.training.optimizer import MasterOptimizer, freeze_below, learning_rate, place
 from swe_srl.training.probe import solvable
 from swe_srl.training.sampling import measured, open_sampler, require_agreement, weights_of
 
@@ -206,9 +206,7 @@ class Trainer:
 
     def place(self, number: int) -> float:
         """Where in the schedule update `number` stands: further on than its number where the budget is spent faster."""
-        if self._config.budget_tokens is None:
-            return number
-        return max(number, 1 + self.num_tokens / self._config.budget_tokens * self._num_updates)
+        return place(number, self._num_updates, self.num_tokens, self._config.budget_tokens)
 
     def _test_sampler(self, batch: Batch, number: int) -> None:
         """Once, after the first update of this process: what the sampler draws now must be the student's."""

@@ -34,6 +34,15 @@ def learning_rate(config: OptimizerConfig, update: float, num_updates: int) -> f
     return config.lr * 0.5 * (1.0 + math.cos(math.pi * progress))
 
 
+def place(update: int, num_updates: int, num_tokens: int, budget: int | None) -> float:
+    """Where in the schedule the update with this number stands: further on than its number where the budget, of which
+    `num_tokens` are spent, goes faster than the updates.
+    """
+    if budget is None:
+        return update
+    return max(update, 1 + num_tokens / budget * num_updates)
+
+
 def freeze_below(model: PreTrainedModel, num_layers: int) -> None:
     """Let only the last `num_layers` transformer layers and the norm behind them learn.
 

@@ -17,8 +17,10 @@ from swe_srl.settings import merge, read_toml
 from swe_srl.store import Appender
 from swe_srl.testing.tiny import tiny_student
 from swe_srl.training.chain import chain_config, limit
+from swe_srl.training.config import OptimizerConfig
 from swe_srl.training.loop import Trainer
 from swe_srl.training.metrics import read_metrics, read_stalled, spent
+from swe_srl.training.optimizer import learning_rate, place
 
 pytestmark = pytest.mark.torch
 
@@ -195,6 +197,9 @@ def test_the_budget_is_for_all_stages_and_what_does_not_fit_is_not_begun(materia
     assert run(material, tmp_path / "one", "--set", f"budget_tokens={budget}") == 0
     assert [len(read_metrics(tmp_path / "one" / name)) for name in ("1-sft", "2-srl")] == [2, 2]
     assert not (last_checkpoint(tmp_path / "one") / "trainer.pt").exists()
+    rates = [[row.lr for row in read_metrics(tmp_path / name / "2-srl")] for name in ("free", "one")]
+    assert rates[0][0] == rates[1][0]
+    assert rates[1][1] < 0.1 * rates[0][1], "of the budget next to nothing was left, and of the schedule too"
     assert json.loads((tmp_path / "one/2-srl/train.json").read_text())["budget_tokens"] == update + 1
     before = (tmp_path / "one/2-srl/metrics.jsonl").read_text()
     assert run(material, tmp_path / "one", "--set", f"budget_tokens={budget}") == 0
@@ -223,16 +228,15 @@ def test_where_nothing_can_be_learned_the_run_says_what_it_took(material, tmp_pa
     assert last_checkpoint(tmp_path / "run") == tmp_path / "run/1-sft/checkpoints/update-000002"
 
 
-def test_a_budget_that_is_spent_early_ends_the_schedule_early_too(material, tmp_path):
-    common = ("--set=stages.sft.updates=20", "--set=stages.sft.save_every=100", "--set=stages.srl.updates=1")
-    assert run(material, tmp_path / "free", *common) == 0
-    used = spent(tmp_path / "free/1-sft", updates=6).trained
-    assert run(material, tmp_path / "run", *common, f"--set=stages.sft.budget_tokens={used}") == 0
-    free, rates = ([row.lr for row in read_metrics(tmp_path / name / "1-sft")] for name in ("free", "run"))
-    assert (len(free), len(rates)) == (20, 6)
+def test_a_budget_that_is_spent_early_ends_the_schedule_early_too():
+    cosine = OptimizerConfig(lr=1.0, schedule="cosine")
+    free = [learning_rate(cosine, place(update, 20, 0, None), 20) for update in range(1, 7)]
+    rates = [learning_rate(cosine, place(update, 20, 100 * (update - 1), 600), 20) for update in range(1, 7)]
+    assert free[0] == rates[0] == 1.0
     assert rates == sorted(rates, reverse=True)
-    assert free[0] == rates[0] == pytest.approx(1e-3)
-    assert rates[-1] < 0.15 * rates[0] < free[5]
+    assert rates == [learning_rate(cosine, update, 6) for update in range(1, 7)]
+    assert free[5] > 0.8
+    assert place(5, 20, 10, 10_000) == 5, "where the updates go faster, they decide"
 
 
 def test_a_student_that_has_nothing_left_to_learn_is_kept_as_it_is_then(material, tmp_path, monkeypatch):

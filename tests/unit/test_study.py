@@ -1,6 +1,10 @@
 """The study: which models its cells share, what becomes of a cell, a kill in the middle of one, and the numbers."""
 
 import json
+import os
+import subprocess
+import sys
+import time
 
 import pytest
 
@@ -264,8 +268,27 @@ def test_wrong_input_ends_the_study_at_once(material, tmp_path):
     def verbs(words):
         return 2
 
-    with pytest.raises(UserError, match="`swe-srl agree` found its input wrong"):
+    with pytest.raises(UserError, match="`swe-srl agree` cannot be done as it is told"):
         run_study(configured(material), tmp_path, verbs)
+
+
+def test_a_study_that_is_told_to_end_takes_its_verb_with_it(tmp_path):
+    """A study was ended while it trained; the training went on, and held its directory against the next call."""
+    verb = f"import pathlib, os, time; pathlib.Path({str(tmp_path / 'pid')!r}).write_text(str(os.getpid())); time.sleep(60)"
+    code = (
+        "import sys, swe_srl.study.run as run\n"
+        "whole = run.subprocess.run\n"
+        f"run.subprocess.run = lambda words, check: whole([sys.executable, '-c', {verb!r}], check=check)\n"
+        "run.in_a_process(['train'])"
+    )
+    study = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
+    while not (tmp_path / "pid").is_file() or not (tmp_path / "pid").read_text():
+        time.sleep(0.02)
+        assert study.poll() is None
+    study.terminate()
+    assert study.wait() != 0
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "pid").read_text()), 0)
 
 
 def test_a_stage_for_which_no_budget_is_left_is_not_begun(material, tmp_path):
