@@ -81,4 +81,11 @@ def tell_summary(summary: TeachSummary, out: Path, tasks: Path) -> None:
         )
     if summary.exit_status == "budget":
         say("a budget is reached; call the same command with a larger one to go on")
-    say(f"trajectories are in {out}; next: swe-srl replay {out}/trajectories.jsonl --tasks {tasks} --out {out}-steps")
+    if summary.num_accepted:
+        say(
+            f"trajectories are in {out}; next: swe-srl replay {out}/trajectories.jsonl --tasks {tasks} --out {out}-steps"
+        )
+    elif summary.num_rejected:
+        say(
+            f"none is accepted: {out}/rejected.jsonl has each with its reason; more --samples with --until-accepted try again"
+        )

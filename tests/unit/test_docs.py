@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import typer
+from attacks import ATTACKS, RAW_PATCHES
 from documents import PAGES, ROOT, Command, anchors, commands, prose
 from page_runs import make_steps, write
 from typer.testing import CliRunner
@@ -151,6 +152,15 @@ def test_paths_and_tests_that_are_named_exist(page: Path) -> None:
             assert (ROOT / word.partition(":")[0]).exists(), f"`{word}` is not in the project"
         if re.fullmatch(r"test_\w+", word) and page.parent.name != "reference":  # which has settings of such names
             assert word in tests, f"there is no test {word}"
+
+
+def test_the_attacks_that_the_threat_model_names_are_given_to_the_grader() -> None:
+    text = (ROOT / "docs" / "threat-model.md").read_text()
+    rows = text.partition("## What a patch may try")[2].partition("\n## ")[0].splitlines()
+    named = [name for row in rows if row.startswith("| ") for name in re.findall(r"`([^`]+)`", row.split(" | ")[-1])]
+    assert len(named) > 25
+    for name in named:
+        assert name in ATTACKS or name in RAW_PATCHES, f"no attack is called {name!r}"
 
 
 def test_the_reference_is_that_of_the_code() -> None:

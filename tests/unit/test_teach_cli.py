@@ -14,14 +14,16 @@ import pytest
 from typer.testing import CliRunner
 
 from swe_srl.cli import app
+from swe_srl.cli.teach_tables import tell_summary
 from swe_srl.dialogue import ContextConfig, render
 from swe_srl.errors import ConfigError, UserError
 from swe_srl.policy.chat import estimate_tokens
 from swe_srl.policy.prices import Price, price_of
-from swe_srl.schema import Task, Trajectory
+from swe_srl.schema import Task, Trajectory, Usage
 from swe_srl.store import Run, read_records
 from swe_srl.teaching.budget import BudgetConfig
 from swe_srl.teaching.estimate import estimate
+from swe_srl.teaching.summary import TeachSummary
 from swe_srl.teaching.teach import TeachConfig, pending
 from swe_srl.testing import completion
 
@@ -157,6 +159,25 @@ def test_a_dry_run_tells_a_teacher_that_costs_nothing_from_one_without_a_price(t
     (tmp_path / "t.jsonl").write_text(json.dumps(ROW) + "\n")
     result = call("teach", "--tasks", tmp_path / "t.jsonl", "--out", tmp_path / "o", "--dry-run", *where)
     assert re.search(rf"expected: USD +│ {words}", result.output), result.output
+
+
+@pytest.mark.parametrize(
+    ("accepted", "rejected", "words", "not_words"),
+    [(1, 1, "next: swe-srl replay", "none is accepted"), (0, 2, "rejected.jsonl has each", "next:"), (0, 0, "0 calls", "next:")],
+)  # fmt: skip
+def test_what_comes_next_is_told_where_there_is_something_to_go_on_with(
+    capsys, tmp_path, accepted, rejected, words, not_words
+):
+    """A run whose only trajectory was rejected said to replay a file that held none, and the replay ended with exit code 2."""
+    summary = TeachSummary(
+        exit_status="finished", num_tasks=2, num_wanted=2, num_accepted=accepted, num_rejected=rejected, num_not_needed=0,
+        num_infra_failures=0, num_not_begun_or_stopped=0, rejected_because={}, num_steps=0, num_steps_faithful=0,
+        faithful_share=None, calls={}, usage=Usage(),
+    )  # fmt: skip
+    tell_summary(summary, tmp_path, tmp_path)
+    said = capsys.readouterr()
+    assert words in said.out + said.err
+    assert not_words not in said.out + said.err
 
 
 def test_the_worst_case_is_above_what_is_expected_and_grows_with_what_is_allowed(tmp_path):
