@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -41,9 +42,8 @@ def train(
     import json
     import sys
 
-    from swe_srl.cli.console import progress, say
+    from swe_srl.cli.console import say
     from swe_srl.settings import apply_overrides, build, read_toml
-    from swe_srl.store import Run
     from swe_srl.training.config import RlvrConfig, TrainConfig
 
     table = apply_overrides(read_toml(config), set_ or [])
@@ -56,19 +56,35 @@ def train(
         sys.stdout.write(json.dumps(settings.model_dump(mode="json"), indent=2) + "\n")
         return
 
+    _run(settings, data, out, total)
+
+
+def _run(settings: TrainConfig, data: Sequence[Example] | Sequence[Task], out: Path, total: int) -> None:
+    """Train, with the processes that torchrun started beside this one, if any."""
+    from contextlib import nullcontext
+
+    from swe_srl.cli.console import progress, say
     from swe_srl.policy.load import last_checkpoint, require_torch
+    from swe_srl.store import Run
+    from swe_srl.training.config import RlvrConfig
     from swe_srl.training.metrics import read_metrics
+    from swe_srl.training.trackers import require
 
     require_torch()
-    run = Run(out)
-    with run.exclusive():
-        run.remember("train.json", settings.model_dump(mode="json"))
-        before = last_checkpoint(out)
-        from swe_srl.training.loop import train as run_training
+    require(settings.trackers)
+    from swe_srl.training.loop import train as run_training
+    from swe_srl.training.team import assembled
 
+    run = Run(out)
+    with assembled(settings.device) as team, run.exclusive() if team.is_lead else nullcontext():
+        if team.is_lead:
+            run.remember("train.json", settings.model_dump(mode="json"))
+        before = last_checkpoint(out)
         arena = _arena(settings, settings.algorithm) if isinstance(settings.algorithm, RlvrConfig) else None
         with progress(f"training ({settings.algorithm.type})", total) as advance:
-            path = run_training(settings, data, run, arena=arena, progress=advance)
+            path = run_training(settings, data, run, arena=arena, progress=advance, team=team)
+    if not team.is_lead:
+        return
     if path == before:
         say(f"already finished: {path} (remove {out} or choose another --out to train again)")
         return

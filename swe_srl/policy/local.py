@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
 from swe_srl.dialogue import Message
 from swe_srl.policy.base import Completion, Sampling
@@ -123,9 +124,9 @@ class LocalPolicy:
             prompt_ids=prompt_ids, token_ids=tuple(row.ids), log_probs=tuple(row.log_probs),
         )  # fmt: skip
 
-    def save(self, path: Path) -> None:
-        """Write model and tokenizer as a plain Hugging Face directory."""
-        self.model.save_pretrained(path)
+    def save(self, path: Path, weights: Mapping[str, Tensor] | None = None) -> None:
+        """Write model and tokenizer as a plain Hugging Face directory; with `weights` in place of those it has here."""
+        self.model.save_pretrained(path, state_dict=None if weights is None else dict(weights))
         self.codec.tokenizer.save_pretrained(path)
 
     def forget(self) -> None:

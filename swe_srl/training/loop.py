@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
-from swe_srl.policy.load import load_student
+from swe_srl.policy.load import last_checkpoint, load_student
 from swe_srl.policy.local import LocalPolicy
-from swe_srl.policy.scoring import token_log_probs
 from swe_srl.policy.tree import TokenTree, micro_batches, num_plain_tokens
 from swe_srl.schema import Checkpoint, Task
 from swe_srl.store import Run
@@ -22,17 +22,27 @@ from swe_srl.training.algorithms.sft import Sft
 from swe_srl.training.algorithms.srl import Srl
 from swe_srl.training.config import RlvrConfig, SftConfig, TrainConfig
 from swe_srl.training.data import Cursor, Example
+from swe_srl.training.lora import add_adapter
 from swe_srl.training.metrics import METRICS, UpdateMetrics, forget_after
 from swe_srl.training.objective import Group
 from swe_srl.training.optimizer import MasterOptimizer, freeze_below, learning_rate
+from swe_srl.training.parallel import Student, whole_weights
 from swe_srl.training.probe import solvable
+from swe_srl.training.team import ALONE, Team
+from swe_srl.training.trackers import tracking
 
 Progress = Callable[[int, int], None]
 Data = Sequence[Example] | Sequence[Task]
 
 
 def train(
-    config: TrainConfig, data: Data, run: Run, *, arena: Arena | None = None, progress: Progress | None = None
+    config: TrainConfig,
+    data: Data,
+    run: Run,
+    *,
+    arena: Arena | None = None,
+    progress: Progress | None = None,
+    team: Team = ALONE,
 ) -> Path:
     """Train until the last update, from the newest checkpoint in `run` if there is one; the directory of the final checkpoint.
 
@@ -45,38 +55,47 @@ def train(
         run: where checkpoints and metrics are written.
         arena: where RLVR's episodes take place.
         progress: is told (updates done, of).
+        team: the processes that train together; each calls this with the same arguments.
     """
     settings = config.algorithm
     if isinstance(settings, RlvrConfig) and settings.probe:
         assert arena is not None, "RLVR needs boxes and a grader"
         tasks = [item for item in data if isinstance(item, Task)]
-        data = solvable(tasks, lambda: _student(config, config.model), config, settings, arena, run)
+        data = solvable(tasks, lambda: _student(config, config.model), config, settings, arena, run, team)
     total = config.num_updates(len(data))
-    found = checkpoint.load(run.path)
+    found = checkpoint.load(team.agree(last_checkpoint(run.path)))
     if found is not None and found[1].update >= total:
         return found[0]
-    policy = _student(config, config.model if found is None else str(found[0]))
+    policy = _student(config, config.model if found is None or config.lora else str(found[0]))
+    if config.lora is not None:
+        add_adapter(policy.model, config.lora, config.seed)
     if config.trainable_layers is not None:
         freeze_below(policy.model, config.trainable_layers)
     if config.activation_checkpointing:
         policy.checkpoint_activations()
-    trainer = Trainer(config, policy, make_algorithm(config, data, policy, arena), _cursor(config, data), total)
+    algorithm = make_algorithm(config, data, policy, arena, team)
+    trainer = Trainer(config, policy, algorithm, _cursor(config, data), total, team)
     done = 0
     if found is not None:
         done = found[1].update
         assert found[2] is not None, "an unfinished run's checkpoint has the trainer's state"
         trainer.restore(found[2])
-    forget_after(run.path, done)
+    if team.is_lead:
+        forget_after(run.path, done)
     path = run.path
-    with run.append(METRICS, UpdateMetrics) as log:
+    names = config.trackers if team.is_lead else ()
+    with (
+        team.appending(run, METRICS, UpdateMetrics) as write,
+        tracking(names, run, config.model_dump(mode="json"), done + 1) as trackers,
+    ):
         for update in range(done + 1, total + 1):
             if progress is not None:
                 progress(update - 1, total)
-            log.write(trainer.update(update))
+            metrics = trainer.update(update)
+            write(metrics)
+            trackers.log(metrics)
             if update == total or update % config.save_every == 0:
-                made = Checkpoint(path=".", base_model=config.model, algorithm=config.algorithm.type, update=update)
-                state = trainer.state() if update < total else None
-                path = checkpoint.save(run.path, policy, made, state, keep_last=config.keep_last)
+                path = trainer.save(run.path, update)
     if progress is not None:
         progress(total, total)
     return path
@@ -97,7 +116,9 @@ def _cursor(config: TrainConfig, data: Data) -> Cursor:
     return Cursor([example.step.trajectory_id for example in examples], config.seed, ease)
 
 
-def make_algorithm(config: TrainConfig, data: Data, policy: LocalPolicy, arena: Arena | None = None) -> Algorithm:
+def make_algorithm(
+    config: TrainConfig, data: Data, policy: LocalPolicy, arena: Arena | None = None, team: Team = ALONE
+) -> Algorithm:
     """The algorithm that `config` names."""
     settings = config.algorithm
     examples = [item for item in data if isinstance(item, Example)]
@@ -108,39 +129,48 @@ def make_algorithm(config: TrainConfig, data: Data, policy: LocalPolicy, arena: 
         reference = load_student(config.model, dtype=config.dtype, device=config.device)
     if isinstance(settings, RlvrConfig):
         assert arena is not None, "RLVR needs boxes and a grader"
-        return Rlvr(settings, config, [item for item in data if isinstance(item, Task)], policy, arena, reference)
-    return Srl(settings, config, examples, policy, reference)
+        return Rlvr(settings, config, [item for item in data if isinstance(item, Task)], policy, arena, reference, team)
+    return Srl(settings, config, examples, policy, reference, team)
 
 
 class Trained(NamedTuple):
-    """Sums over the micro-batches of one update."""
+    """Sums over the micro-batches of one update, of all processes."""
 
     loss: float
     clip_share: float
     kl: float
     negative_log_prob: float
-    num_answer_tokens: int
-    num_tokens: int
+    num_answer_tokens: float
+    num_tokens: float
 
 
 class Trainer:
     """A student, its optimizer and its place in the data."""
 
     def __init__(
-        self, config: TrainConfig, policy: LocalPolicy, algorithm: Algorithm, cursor: Cursor, num_updates: int
+        self,
+        config: TrainConfig,
+        policy: LocalPolicy,
+        algorithm: Algorithm,
+        cursor: Cursor,
+        num_updates: int,
+        team: Team = ALONE,
     ) -> None:
         self._config = config
         self._policy = policy
         self._algorithm = algorithm
         self._cursor = cursor
         self._num_updates = num_updates
+        self._team = team
         torch.manual_seed(config.seed)
+        self._student = Student(policy.model, team)
         self._optimizer = MasterOptimizer(policy.model, config.optimizer)
 
     def update(self, number: int) -> UpdateMetrics:
         """Take update `number` (from 1)."""
         begun = time.perf_counter()
-        batch = self._algorithm.collect(self._cursor, number)
+        with self._student.gathered():
+            batch = self._algorithm.collect(self._cursor, number)
         collected = time.perf_counter()
         sums = self._backward(batch)
         lr = learning_rate(self._config.optimizer, number, self._num_updates)
@@ -149,7 +179,8 @@ class Trainer:
         return UpdateMetrics(
             update=number, num_updates=self._num_updates, loss=sums.loss, lr=lr, grad_norm=norm,
             entropy=sums.negative_log_prob / sums.num_answer_tokens, clip_share=sums.clip_share, kl=sums.kl,
-            num_tokens=sums.num_tokens, num_plain_tokens=num_plain_tokens(batch.groups), num_answer_tokens=sums.num_answer_tokens,
+            num_tokens=round(sums.num_tokens), num_plain_tokens=num_plain_tokens(batch.groups),
+            num_answer_tokens=round(sums.num_answer_tokens),
             num_prompts_cut=self._policy.num_prompts_cut, cursor=self._cursor.position, collected=batch.metrics,
             collect_s=collected - begun, train_s=time.perf_counter() - collected,
         )  # fmt: skip
@@ -157,23 +188,40 @@ class Trainer:
     def _backward(self, batch: Batch) -> Trained:
         device = self._policy.model.device
         self._policy.model.train()
-        loss_sum = clip_share = kl = negative_log_prob = 0.0
-        num_answer_tokens = num_tokens = 0
-        for indices in micro_batches(batch.groups, self._config.micro_batch_tokens):
+        sums = Trained(0.0, 0.0, 0.0, 0.0, 0, 0)
+        for indices in self._team.deal(list(micro_batches(batch.groups, self._config.micro_batch_tokens))):
+            if indices is None:
+                self._student.idle()
+                self._optimizer.accumulate()
+                continue
             groups = [batch.groups[index] for index in indices]
             weights = torch.cat([batch.weights[index] for index in indices]).to(device)
             tree = TokenTree(groups)
-            log_probs = token_log_probs(self._policy.model, tree.row(device), temperature=self._algorithm.temperature)
+            log_probs = self._student(tree.row(device), self._algorithm.temperature)
             loss = self._algorithm.loss(log_probs, groups, weights)
             loss.value.backward()  # type: ignore[no-untyped-call]
             self._optimizer.accumulate()
-            loss_sum += loss.value.item()
-            clip_share += loss.clip_share
-            kl += loss.kl
-            negative_log_prob -= log_probs.detach().sum().item()
-            num_answer_tokens += len(log_probs)
-            num_tokens += tree.num_tokens
-        return Trained(loss_sum, clip_share, kl, negative_log_prob, num_answer_tokens, num_tokens)
+            new = (
+                loss.value.item(),
+                loss.clip_share,
+                loss.kl,
+                -log_probs.detach().sum().item(),
+                len(log_probs),
+                tree.num_tokens,
+            )
+            sums = Trained(*(value + more for value, more in zip(sums, new, strict=True)))
+        return Trained(*self._team.total(sums))
+
+    def save(self, run: Path, update: int) -> Path:
+        """Write the checkpoint after `update`; the last one without what only a resumed run needs. Its directory."""
+        config = self._config
+        state = self.state() if update < self._num_updates else None
+        whole = whole_weights(self._policy.model) if self._team.size > 1 or config.lora else None
+        if self._team.is_lead:
+            made = Checkpoint(path=".", base_model=config.model, algorithm=config.algorithm.type, update=update)
+            student = partial(checkpoint.write_student, policy=self._policy, weights=whole, config=config)
+            checkpoint.save(run, student, made, state, keep_last=config.keep_last)
+        return checkpoint.place(run, update)
 
     def state(self) -> dict[str, Any]:
         """All that a resumed run needs beside the model's directory."""

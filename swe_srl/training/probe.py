@@ -10,6 +10,7 @@ from swe_srl.schema import Record, Task
 from swe_srl.store import Run
 from swe_srl.training.algorithms.rlvr import Arena, attempt_all
 from swe_srl.training.config import RlvrConfig, TrainConfig
+from swe_srl.training.team import ALONE, Team
 
 PROBE = "probe.jsonl"
 
@@ -35,6 +36,7 @@ def solvable(
     settings: RlvrConfig,
     arena: Arena,
     run: Run,
+    team: Team = ALONE,
 ) -> list[Task]:
     """Those of `tasks` that `settings.probe` episodes solve now and then; each is tried once in a run, and kept in `probe.jsonl`.
 
@@ -42,16 +44,18 @@ def solvable(
 
     Raises UserError where none is.
     """
-    known = {item.task_id: item for item in run.read(PROBE, Probed)}
+    known = {item.task_id: item for item in team.agree(run.read(PROBE, Probed))}
     pending = [task for task in tasks if task.task_id not in known]
     policy = load() if pending else None
-    size = max(1, settings.max_parallel // settings.probe)  # so that what is done is on disk before the next is begun
-    with run.append(PROBE, Probed) as file:
+    size = team.size * max(
+        1, settings.max_parallel // settings.probe
+    )  # so that what is done is on disk before the next is begun
+    with team.appending(run, PROBE, Probed) as write:
         for start in range(0, len(pending), size):
             assert policy is not None
             chosen = pending[start : start + size]
             found = attempt_all(
-                chosen, settings.probe, policy, config, settings, arena, name=f"probe.{chosen[0].task_id}"
+                chosen, settings.probe, policy, config, settings, arena, name=f"probe.{chosen[0].task_id}", team=team
             )
             for task, attempts in zip(chosen, found, strict=True):
                 if not attempts.attempts:
@@ -60,7 +64,7 @@ def solvable(
                     task_id=task.task_id, num_episodes=len(attempts.attempts), num_resolved=round(sum(attempts.rewards))
                 )
                 known[task.task_id] = record
-                file.write(record)
+                write(record)
     if policy is not None:
         policy.close()
     kept = [task for task in tasks if task.task_id in known and known[task.task_id].is_solvable]
