@@ -21,7 +21,7 @@ class OptimizerConfig(Config):
 
     states: Literal["fp32", "8bit"] = "fp32"
     """How AdamW's two running means are held. `8bit`: block by block in 8 bits (arXiv 2110.02861, by bitsandbytes). For each
-    weight that learns, masters, gradients, means and a bf16 model take 12 bytes and not 18: 7.6 billion weights 86 GiB, not 128."""
+    weight that learns, masters, gradients, means and a bf16 model take 12 bytes and not 18: 7.6 billion weights 85 GiB, not 128."""
 
     lr: float = Field(5e-6, gt=0)
     betas: tuple[float, float] = (0.9, 0.95)

@@ -91,7 +91,7 @@ def test_a_run_of_two_processes_that_was_killed_ends_with_the_weights_of_one_tha
     process = train(tmp_path, "two", "tiny", *settings, out="killed", processes=2)
     while last_checkpoint(tmp_path / "killed") is None:
         assert process.poll() is None, (tmp_path / "killed.log").read_text()
-        time.sleep(0.005)
+        time.sleep(0.05)
     for worker in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split():
         os.kill(int(worker), signal.SIGKILL)
     assert process.wait() != 0

@@ -29,6 +29,7 @@ RLVR = {"type": "rlvr", "batch_size": 3, "group_size": 4, "limits": {"max_turns"
 CASES = {
     # Five micro-batches: of two processes one has nothing to do in the last round.
     "sft": {"algorithm": {"type": "sft", "batch_size": 5}, "micro_batch_tokens": 16},
+    "bf16": {"algorithm": {"type": "sft", "batch_size": 5}, "micro_batch_tokens": 16, "dtype": "bf16"},
     "srl": {"algorithm": SRL, "activation_checkpointing": True, "micro_batch_tokens": 256},
     "rlvr": {"algorithm": RLVR, "max_new_tokens": 8, "max_prompt_tokens": 2000},
     "lora": {"algorithm": {"type": "sft", "batch_size": 5}, "micro_batch_tokens": 16, "lora": {"rank": 4, "alpha": 8.0}},

@@ -50,22 +50,25 @@ def test_two_processes_learn_what_one_learns(folder, case):
         pytest.importorskip("peft", reason="needs the train extra")
     run_case(folder, case, f"{case}-1")
     one, two = folder / f"{case}-1", folder / f"{case}-2"
+    near = 2e-2 if case == "bf16" else 1e-5
     for alone, together in zip(read_metrics(one), read_metrics(two), strict=True):
-        assert together.loss == pytest.approx(alone.loss, rel=1e-5, abs=1e-7)
-        assert together.grad_norm == pytest.approx(alone.grad_norm, rel=1e-5)
+        assert together.loss == pytest.approx(alone.loss, rel=near, abs=1e-7)
+        assert together.grad_norm == pytest.approx(alone.grad_norm, rel=near)
         same = ("num_tokens", "num_answer_tokens", "num_prompts_cut", "cursor", "collected")
         assert together.model_dump(include=set(same)) == alone.model_dump(include=set(same))
         assert alone.grad_norm > 0
     # After the first update AdamW's mean is 0.1 of the gradient.
     for number, state in trainer(one, 1)["optimizer"]["adam"]["state"].items():
-        assert_close(trainer(two, 1)["optimizer"]["adam"]["state"][number]["exp_avg"], state["exp_avg"], 1e-5, number)
+        assert_close(trainer(two, 1)["optimizer"]["adam"]["state"][number]["exp_avg"], state["exp_avg"], near, number)
+    assert {master.dtype for master in trainer(two, 1)["optimizer"]["masters"].values()} == {torch.float32}
     before = load_file(folder / "tiny/model.safetensors")
     for update in (2, 3):
         ours, theirs = (load_file(run / f"checkpoints/update-{update:06d}/model.safetensors") for run in (two, one))
         assert ours.keys() == theirs.keys() == before.keys()
         for name, weight in theirs.items():
-            assert_close(ours[name], weight, 1e-5, name)
-            assert case == "lora" or not torch.equal(weight, before[name])
+            assert_close(ours[name], weight, near, name)
+        moved = [name for name, weight in theirs.items() if not torch.equal(weight, before[name].to(weight.dtype))]
+        assert len(moved) > len(before) // 2
 
 
 def test_a_run_of_two_that_was_stopped_ends_with_the_weights_of_one_that_was_not_bit_for_bit(folder):
