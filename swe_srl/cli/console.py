@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
@@ -9,8 +10,15 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
+def speaks() -> bool:
+    """Of the processes that torchrun started together, only the first one does."""
+    return "TORCHELASTIC_RUN_ID" not in os.environ or os.environ.get("RANK") == "0"
+
+
 def say(text: str) -> None:
     """One remark to the user."""
+    if not speaks():
+        return
     from rich.console import Console
 
     Console(stderr=True, highlight=False).print(text, soft_wrap=True, markup=False)
@@ -30,6 +38,9 @@ def progress(description: str, total: int | None = None) -> Iterator[Callable[[i
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+    if not speaks():
+        yield lambda *_: None
+        return
     console = Console(stderr=True, highlight=False)
     if not console.is_terminal:
         yield _plain(console.print, description)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from swe_srl.training.chain import ChainConfig
+    from swe_srl.training.chain import ChainConfig, Stage
     from swe_srl.training.config import TrainConfig
     from swe_srl.training.inputs import Inputs
 
@@ -17,7 +17,8 @@ def train(
     config: Annotated[
         str,
         typer.Argument(
-            metavar="PRESET|FILE", help="A preset (sft, srl, rlvr, srl-rlvr, or one of these with -cpu) or a TOML file."
+            metavar="PRESET|FILE",
+            help="A preset (sft, srl, rlvr, srl-rlvr, one of these with -cpu, or srl-7b-lora, srl-7b-full, srl-7b-8gpu and these of sft) or a TOML file.",
         ),
     ],
     out: Annotated[Path, typer.Option(help="Run directory; called again with the same one, the run goes on.")],
@@ -73,6 +74,8 @@ def _single(settings: TrainConfig, out: Path, *, dry_run: bool) -> None:
         return
     before = last_checkpoint(out)
     path = _train(kind, settings, data, out)
+    if path is None:
+        return
     if path == before:
         say(f"already finished: {path} (remove {out} or choose another --out to train again)")
         return
@@ -81,11 +84,18 @@ def _single(settings: TrainConfig, out: Path, *, dry_run: bool) -> None:
 
 
 def _chain(config: ChainConfig, out: Path, *, dry_run: bool) -> None:
+    import os
+
     from swe_srl.cli.console import say
+    from swe_srl.errors import ConfigError
     from swe_srl.store import Run
     from swe_srl.training.chain import run_chain
 
     _refuse(out, "train.json", "a single training")
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ConfigError(
+            "a chain runs in one process: start its stages one after the other, each by torchrun, or leave torchrun out"
+        )
     inputs = {stage.name: _announce(stage.name, stage.settings) for stage in config.stages}
     if config.budget_tokens is not None:
         say(f"{config.budget_tokens} tokens for all stages together, trained and sampled")
@@ -95,9 +105,13 @@ def _chain(config: ChainConfig, out: Path, *, dry_run: bool) -> None:
     run = Run(out)
     with run.exclusive():
         run.remember("chain.json", config.model_dump(mode="json"))
-        path = run_chain(
-            config, out, lambda stage, label, settings, folder: _train(label, settings, inputs[stage.name], folder), say
-        )
+
+        def run_stage(stage: Stage, label: str, settings: TrainConfig, folder: Path) -> Path:
+            path = _train(label, settings, inputs[stage.name], folder)
+            assert path is not None, "one process speaks for itself"
+            return path
+
+        path = run_chain(config, out, run_stage, say)
     say(f"done: {path}; next: swe-srl predict --policy {out} …")
 
 
@@ -127,18 +141,29 @@ def _print(table: dict[str, Any]) -> None:
     sys.stdout.write(json.dumps(table, indent=2) + "\n")
 
 
-def _train(label: str, settings: TrainConfig, data: Inputs, out: Path) -> Path:
-    """One training in its run directory; its last checkpoint."""
+def _train(label: str, settings: TrainConfig, data: Inputs, out: Path) -> Path | None:
+    """One training in its run directory, with the processes that torchrun started beside this one, if any.
+
+    Its last checkpoint; None in a process that is not the one to speak for all of them.
+    """
+    from contextlib import nullcontext
+
     from swe_srl.cli.console import progress
     from swe_srl.policy.load import require_torch
     from swe_srl.store import Run
+    from swe_srl.training.trackers import require
 
     require_torch()
-    run = Run(out)
-    with run.exclusive():
-        run.remember("train.json", settings.model_dump(mode="json"))
-        from swe_srl.training.inputs import make_arena
-        from swe_srl.training.loop import train as run_training
+    require(settings.trackers)
+    from swe_srl.training.inputs import make_arena
+    from swe_srl.training.loop import train as run_training
+    from swe_srl.training.team import assembled
 
+    run = Run(out)
+    with assembled(settings.device) as team, run.exclusive() if team.is_lead else nullcontext():
+        if team.is_lead:
+            run.remember("train.json", settings.model_dump(mode="json"))
+        arena = make_arena(settings)
         with progress(f"training ({label})", settings.num_updates(len(data.items))) as advance:
-            return run_training(settings, data.items, run, arena=make_arena(settings), progress=advance)
+            path = run_training(settings, data.items, run, arena=arena, progress=advance, team=team)
+    return path if team.is_lead else None

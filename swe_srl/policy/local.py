@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -84,9 +84,9 @@ class LocalPolicy(TokenPolicy):
             )
         return answers
 
-    def save(self, path: Path) -> None:
-        """Write model and tokenizer as a plain Hugging Face directory."""
-        self.model.save_pretrained(path)
+    def save(self, path: Path, weights: Mapping[str, Tensor] | None = None) -> None:
+        """Write model and tokenizer as a plain Hugging Face directory; with `weights` in place of those it has here."""
+        self.model.save_pretrained(path, state_dict=None if weights is None else dict(weights))
         self.codec.tokenizer.save_pretrained(path)
 
     def forget(self) -> None:

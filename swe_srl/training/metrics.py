@@ -115,14 +115,20 @@ def forget_after(run: Path, update: int) -> None:
 
 
 @contextmanager
-def noting_a_stall(run: Path, update: int) -> Iterator[None]:
-    """Where there is nothing to learn from, `stalled.json` says so before NothingToLearn goes on."""
+def noting_a_stall(run: Path, update: int, *, by_me: bool = True) -> Iterator[None]:
+    """Where there is nothing to learn from, `stalled.json` says so before NothingToLearn goes on. Of several processes one writes it."""
     try:
         yield
     except NothingToLearn as error:
         stalled = Stalled(update=update, reason=str(error), num_sampled_tokens=error.num_sampled_tokens)
-        write_json(run / STALLED, stalled.model_dump(mode="json"))
+        if by_me:
+            write_json(run / STALLED, stalled.model_dump(mode="json"))
         raise
+
+
+def clear_stall(run: Path) -> None:
+    """What stalled before may go on now."""
+    (run / STALLED).unlink(missing_ok=True)
 
 
 def read_stalled(run: Path) -> Stalled | None:

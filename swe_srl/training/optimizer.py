@@ -2,19 +2,23 @@
 
 A weight held in bfloat16 does not move at small learning rates: an AdamW step of 3e-5 is below half a unit in the last
 place of most weights. So the optimizer owns fp32 copies, to which gradients are added after every micro-batch, and the
-model computes with a bfloat16 copy of them. A model in fp32 is its own master.
+model computes with a bfloat16 copy of them. A model in fp32 is its own master. Where the weights are shared out among
+processes, so are masters, gradients and the optimizer's state; what is saved of them is whole.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from swe_srl.errors import ConfigError
 from swe_srl.training.config import OptimizerConfig
+from swe_srl.training.parallel import part_of, whole
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -68,9 +72,7 @@ class MasterOptimizer:
             parameter if parameter.dtype == torch.float32 else parameter.detach().float().requires_grad_()
             for parameter in self._working
         ]
-        self._adam = torch.optim.AdamW(
-            self._masters, lr=config.lr, betas=config.betas, weight_decay=config.weight_decay, fused=True
-        )
+        self._adam = _adam(self._masters, config)
 
     def accumulate(self) -> None:
         """Move the working model's gradients into the masters; call after every backward."""
@@ -85,13 +87,14 @@ class MasterOptimizer:
 
     def step(self, lr: float) -> float:
         """Clip, take one AdamW step, refresh the working model; returns the gradient's norm before clipping."""
-        norm = float(nn.utils.clip_grad_norm_(self._masters, self._config.max_grad_norm, error_if_nonfinite=True))
+        norm = _total_norm([master.grad for master in self._masters if master.grad is not None])
+        nn.utils.clip_grads_with_norm_(self._masters, self._config.max_grad_norm, norm)
         for group in self._adam.param_groups:
             group["lr"] = lr
         self._adam.step()
         self._adam.zero_grad(set_to_none=True)
         self._refresh()
-        return norm
+        return float(norm)
 
     @torch.no_grad()
     def _refresh(self) -> None:
@@ -100,14 +103,58 @@ class MasterOptimizer:
                 working.copy_(master)
 
     def state(self) -> dict[str, Any]:
-        """All that is needed to go on exactly."""
-        masters = {name: master.detach() for name, master in zip(self._names, self._masters, strict=True)}
-        return {"masters": masters, "adam": self._adam.state_dict()}
+        """All that is needed to go on exactly, with any number of processes; see `parallel.whole`."""
+        masters = {name: whole(master.detach()) for name, master in zip(self._names, self._masters, strict=True)}
+        adam = self._adam.state_dict()
+        means = {
+            number: {key: whole(value) if isinstance(value, Tensor) else value for key, value in state.items()}
+            for number, state in adam["state"].items()
+        }
+        return {"masters": masters, "adam": adam | {"state": means}}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Take up what `state` returned, masters and working model included."""
         with torch.no_grad():
             for name, master in zip(self._names, self._masters, strict=True):
-                master.copy_(state["masters"][name])
-        self._adam.load_state_dict(state["adam"])
+                master.copy_(part_of(state["masters"][name], master))
+        adam = state["adam"]
+        means = {
+            number: {key: _own(value, self._masters[number]) for key, value in of_master.items()}
+            for number, of_master in adam["state"].items()
+        }
+        self._adam.load_state_dict(adam | {"state": means})
         self._refresh()
+
+
+def _adam(masters: Sequence[Tensor], config: OptimizerConfig) -> torch.optim.Optimizer:
+    """Raises ConfigError where 8-bit states are asked for and cannot be had."""
+    settings: dict[str, Any] = {"lr": config.lr, "betas": config.betas, "weight_decay": config.weight_decay}
+    if config.states == "fp32":
+        return torch.optim.AdamW(masters, fused=True, **settings)
+    if any(isinstance(master, DTensor) for master in masters):
+        raise ConfigError(
+            "optimizer.states = '8bit' is for one process: where several share the weights out, leave it at 'fp32'"
+        )
+    try:
+        from bitsandbytes.optim import AdamW8bit
+    except ImportError as error:
+        raise ConfigError(
+            "optimizer.states = '8bit' needs bitsandbytes: pip install 'swe-srl[8bit]', or leave it at 'fp32'"
+        ) from error
+    optimizer: torch.optim.Optimizer = AdamW8bit(masters, **settings)
+    return optimizer
+
+
+def _total_norm(grads: Sequence[Tensor]) -> Tensor:
+    """Of all gradients, over all processes. Raises RuntimeError where it is not finite."""
+    norm = nn.utils.get_total_norm(grads)
+    if isinstance(norm, DTensor):
+        norm = norm.full_tensor()
+    if not norm.isfinite():
+        raise RuntimeError(f"the gradient's norm is {float(norm)}")
+    return norm
+
+
+def _own(value: Any, master: Tensor) -> Any:
+    """A mean of AdamW's as `master` is shared out; anything else as it is."""
+    return part_of(value, master) if isinstance(value, Tensor) and value.shape == master.shape else value

@@ -11,6 +11,7 @@ from swe_srl.store import Run
 from swe_srl.training.algorithms.rlvr import Arena, attempt_all, num_sampled_tokens
 from swe_srl.training.config import RlvrConfig, TrainConfig
 from swe_srl.training.metrics import PROBE, Probed
+from swe_srl.training.team import ALONE, Team
 
 
 def solvable(
@@ -20,6 +21,7 @@ def solvable(
     settings: RlvrConfig,
     arena: Arena,
     run: Run,
+    team: Team = ALONE,
 ) -> list[Task]:
     """Those of `tasks` that `settings.probe` episodes solve now and then; each is tried once in a run, and kept in `probe.jsonl`.
 
@@ -27,16 +29,18 @@ def solvable(
 
     Raises NothingToLearn where none is, SandboxError where all boxes broke.
     """
-    known = {item.task_id: item for item in run.read(PROBE, Probed)}
+    known = {item.task_id: item for item in team.agree(run.read(PROBE, Probed))}
     pending = [task for task in tasks if task.task_id not in known]
     policy = load() if pending else None
-    size = max(1, settings.max_parallel // settings.probe)  # so that what is done is on disk before the next is begun
-    with run.append(PROBE, Probed) as file:
+    size = team.size * max(
+        1, settings.max_parallel // settings.probe
+    )  # so that what is done is on disk before the next is begun
+    with team.appending(run, PROBE, Probed) as write:
         for start in range(0, len(pending), size):
             assert policy is not None
             chosen = pending[start : start + size]
             found = attempt_all(
-                chosen, settings.probe, policy, config, settings, arena, name=f"probe.{chosen[0].task_id}"
+                chosen, settings.probe, policy, config, settings, arena, name=f"probe.{chosen[0].task_id}", team=team
             )
             for task, attempts in zip(chosen, found, strict=True):
                 if not attempts.attempts:
@@ -48,7 +52,7 @@ def solvable(
                     num_tokens=num_sampled_tokens([attempts]),
                 )
                 known[task.task_id] = record
-                file.write(record)
+                write(record)
     if policy is not None:
         policy.close()
     kept = [task for task in tasks if task.task_id in known and known[task.task_id].is_solvable]

@@ -14,7 +14,8 @@ from swe_srl.policy.local import LocalPolicy
 from swe_srl.policy.scoring import score
 from swe_srl.policy.token_policy import TokenPolicy
 from swe_srl.policy.vllm import VllmConfig, VllmPolicy
-from swe_srl.training.config import SftConfig, TrainConfig
+from swe_srl.training.config import LoraConfig, SftConfig, TrainConfig
+from swe_srl.training.lora import taken_apart
 from swe_srl.training.objective import Group, Mismatch, flat, importance_of
 
 if TYPE_CHECKING:
@@ -49,14 +50,14 @@ def open_sampler(config: TrainConfig, student: LocalPolicy) -> TokenPolicy:
     sampler = VllmPolicy(
         engine, student.codec, student.name, max_tokens=limit, max_prompt_tokens=config.max_prompt_tokens
     )
-    sampler.update(weights_of(student.model))
+    sampler.update(weights_of(student.model, config.lora))
     return sampler
 
 
-def weights_of(model: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:
-    """Name and value of each of a model's parameters; those that it shares come once."""
-    for name, parameter in model.named_parameters():
-        yield name, parameter.detach()
+def weights_of(model: PreTrainedModel, lora: LoraConfig | None = None) -> Iterator[tuple[str, Tensor]]:
+    """Name and value of each of a model's parameters; those that it shares come once. An adapter is merged into them."""
+    named = {name: parameter.detach() for name, parameter in model.named_parameters()}
+    yield from (named if lora is None else taken_apart(named, lora).student).items()
 
 
 def tolerance_of(config: TrainConfig) -> float:

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -79,6 +80,30 @@ def test_a_run_killed_five_times_ends_with_the_weights_of_one_that_was_not_bit_f
     assert what_was_learned(tmp_path / "whole") == what_was_learned(tmp_path / "killed")
 
 
+def test_a_run_of_two_processes_that_was_killed_ends_with_the_weights_of_one_that_was_not_bit_for_bit(
+    tmp_path: Path,
+) -> None:
+    write_inputs(tmp_path)
+    (tmp_path / "two.toml").write_text(SFT.replace("120", "6") + "\n[lora]\nrank = 4\n" * bool(find_spec("peft")))
+    settings = ["--set", "save_every=2"]
+    assert train(tmp_path, "two", "tiny", *settings, out="whole", processes=2).wait() == 0
+
+    process = train(tmp_path, "two", "tiny", *settings, out="killed", processes=2)
+    while last_checkpoint(tmp_path / "killed") is None:
+        assert process.poll() is None, (tmp_path / "killed.log").read_text()
+        time.sleep(0.05)
+    for worker in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split():
+        os.kill(int(worker), signal.SIGKILL)
+    assert process.wait() != 0
+    assert len(what_was_learned(tmp_path / "killed")) < 6, "it ended before it could be killed: give it more updates"
+    assert train(tmp_path, "two", "tiny", *settings, out="killed", processes=2).wait() == 0
+
+    assert final_weights(tmp_path / "whole") == final_weights(tmp_path / "killed")
+    assert what_was_learned(tmp_path / "whole") == what_was_learned(tmp_path / "killed")
+    said = (tmp_path / "whole.log").read_text()
+    assert said.count("done: ") == 1, "only the first process speaks"
+
+
 def write_inputs(path: Path) -> None:
     """A student, a task, and the steps of two trajectories."""
     tiny_student(path / "tiny", width=64)
@@ -99,10 +124,15 @@ def write_inputs(path: Path) -> None:
     (path / "srl.toml").write_text(SRL)
 
 
-def train(path: Path, config: str, model: str, *, out: str = "") -> subprocess.Popen[bytes]:
-    """`swe-srl train`, started."""
-    words = ["train", f"{config}.toml", "--steps", "steps.jsonl", "--tasks", "tasks.jsonl", "--model", model]
-    command = [sys.executable, "-m", "swe_srl.cli", *words, "--out", out or config]
+def train(
+    path: Path, config: str, model: str, *more: str, out: str = "", processes: int = 1
+) -> subprocess.Popen[bytes]:
+    """`swe-srl train`, started, by torchrun where it is to be of several processes."""
+    words = ["train", f"{config}.toml", "--steps", "steps.jsonl", "--tasks", "tasks.jsonl", "--model", model, *more]
+    start = [sys.executable, "-m"]
+    if processes > 1:
+        start += ["torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), "-m"]
+    command = [*start, "swe_srl.cli", *words, "--out", out or config]
     with (path / f"{out or config}.log").open("ab") as log:
         return subprocess.Popen(command, cwd=path, stdout=log, stderr=log)
 

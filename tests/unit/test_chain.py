@@ -18,9 +18,9 @@ from swe_srl.store import Appender
 from swe_srl.testing.tiny import tiny_student
 from swe_srl.training.chain import chain_config, limit
 from swe_srl.training.config import OptimizerConfig
-from swe_srl.training.loop import Trainer
 from swe_srl.training.metrics import read_metrics, read_stalled, spent
 from swe_srl.training.optimizer import learning_rate, place
+from swe_srl.training.trainer import Trainer
 
 pytestmark = pytest.mark.torch
 

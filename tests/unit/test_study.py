@@ -390,7 +390,7 @@ def test_a_study_killed_in_a_cell_goes_on_in_that_cell_with_real_students(materi
     pytest.importorskip("transformers", reason="needs the train extra")
     from swe_srl.cli import main
     from swe_srl.testing.tiny import tiny_student
-    from swe_srl.training.loop import Trainer
+    from swe_srl.training.trainer import Trainer
 
     if not (material / "tiny").exists():
         tiny_student(material / "tiny")

@@ -396,7 +396,7 @@ def test_checkpointing_activations_computes_the_layers_twice_and_changes_nothing
 def test_a_killed_run_that_is_called_again_ends_with_the_same_weights_bit_for_bit(
     tmp_path, student, steps, easy_reward, monkeypatch, algorithm
 ):
-    from swe_srl.training.loop import Trainer
+    from swe_srl.training.trainer import Trainer
 
     examples = load_examples([steps], [TASK], ("faithful",)).examples
     settings = config(student, steps, algorithm=algorithm, save_every=2)
@@ -502,6 +502,60 @@ def test_the_paper_presets_hold_the_printed_settings():
         0,
     )
     assert sft.model == srl.model == "Qwen/Qwen2.5-Coder-7B-Instruct"
+
+
+def test_the_presets_for_7b_differ_from_the_papers_in_how_they_fit_alone():
+    for name in ("sft", "srl"):
+        paper = load(TrainConfig, name)
+        for where in ("lora", "full", "8gpu"):
+            settings = load(TrainConfig, f"{name}-7b-{where}")
+            assert (settings.model, settings.algorithm, settings.context) == (
+                paper.model,
+                paper.algorithm,
+                paper.context,
+            )
+            assert (settings.epochs, settings.dtype) == (paper.epochs, paper.dtype)
+            assert settings.activation_checkpointing
+            assert (settings.lora is not None, settings.optimizer.states) == (
+                where == "lora",
+                "8bit" if where == "full" else "fp32",
+            )
+            assert settings.optimizer.lr == pytest.approx(paper.optimizer.lr * (10 if where == "lora" else 1))
+
+
+def rows_file(path):
+    row = {"instance_id": "toy-1", "repo": "toy", "base_commit": "0", "problem_statement": "p", "image": "toy"}
+    path.write_text(json.dumps(row) + "\n")
+    return path
+
+
+@pytest.mark.parametrize("preset", sorted(path.stem for path in PRESETS.glob("*-7b-*.toml")))
+def test_every_preset_for_7b_dry_runs(tmp_path, steps, preset):
+    from typer.testing import CliRunner
+
+    from swe_srl.cli import app
+
+    words = ["train", preset, "--steps", str(steps), "--tasks", str(rows_file(tmp_path / "rows.jsonl")), "--dry-run"]
+    result = CliRunner().invoke(app, [*words, "--out", str(tmp_path / "run")])
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["model"] == "Qwen/Qwen2.5-Coder-7B-Instruct"
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_tracker_that_is_not_installed_ends_a_run_before_it_begins(tmp_path, steps, student, monkeypatch, capsys):
+    import importlib.util
+
+    from swe_srl.cli import main
+
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "wandb" else find(name))
+    words = ["train", "sft-cpu", "--steps", str(steps), "--tasks", str(rows_file(tmp_path / "rows.jsonl"))]
+    words += ["--model", str(student), "--out", str(tmp_path / "run"), "--set", 'trackers=["wandb"]']
+    with pytest.raises(SystemExit) as end:
+        main(words)
+    assert end.value.code == 2
+    assert "'wandb' is not installed: pip install 'swe-srl[trackers]'" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_dry_run_prints_settings_and_counts_and_writes_nothing(tmp_path, steps):

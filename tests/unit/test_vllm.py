@@ -20,9 +20,10 @@ from swe_srl.testing.tiny import tiny_student
 from swe_srl.training.algorithms.rlvr import Arena
 from swe_srl.training.config import ObjectiveConfig, TrainConfig
 from swe_srl.training.data import Cursor, Example
-from swe_srl.training.loop import Trainer, make_algorithm
+from swe_srl.training.loop import make_algorithm
 from swe_srl.training.objective import Group, fresh, ratio_loss
 from swe_srl.training.sampling import measured, open_sampler, weights_of
+from swe_srl.training.trainer import Trainer
 
 pytestmark = pytest.mark.torch
 

@@ -10,6 +10,7 @@ from swe_srl.policy.local import LocalPolicy
 from swe_srl.policy.scoring import score
 from swe_srl.training.data import Cursor
 from swe_srl.training.objective import Group, Loss
+from swe_srl.training.team import ALONE, Team
 
 
 class Batch(NamedTuple):
@@ -43,9 +44,15 @@ class Algorithm(Protocol):
         """Take up the groups of an earlier run."""
 
 
-def compared(groups: list[Group], reference: LocalPolicy | None, *, temperature: float, max_tokens: int) -> list[Group]:
+def compared(
+    groups: list[Group], reference: LocalPolicy | None, *, temperature: float, max_tokens: int, team: Team = ALONE
+) -> list[Group]:
     """The groups with the reference's log-probabilities, where there is a reference; `max_tokens` in one pass."""
     if reference is None:
         return groups
-    scores = score(reference.model, groups, temperature=temperature, max_tokens=max_tokens)
+    model = reference.model
+    scores = team.spread(
+        [group.prompt_ids for group in groups],
+        lambda own: score(model, [groups[i] for i in own], temperature=temperature, max_tokens=max_tokens),
+    )
     return [group._replace(reference_log_probs=rows) for group, rows in zip(groups, scores, strict=True)]

@@ -31,6 +31,7 @@ from swe_srl.training.config import RlvrConfig, TrainConfig
 from swe_srl.training.data import Cursor
 from swe_srl.training.objective import Group, Loss, fresh, group_advantages, ratio_loss
 from swe_srl.training.selection import Refilled, refill
+from swe_srl.training.team import ALONE, Team
 
 BROKEN = "boxes broke"
 """Why a task is thrown away that says nothing about the student."""
@@ -80,13 +81,13 @@ def attempt_all(
     arena: Arena,
     *,
     name: str,
+    team: Team = ALONE,
 ) -> list[Attempts]:
     """`per_task` graded episodes on each task. What broke is dropped and counted, never a reward.
 
-    `name` is part of the keys, and with the run's seed decides the episodes' seeds.
+    `name` is part of the keys, and with the run's seed decides the episodes' seeds. Each process of `team` lets its share of
+    the tasks be worked on.
     """
-    wanted = [task for task in tasks for _ in range(per_task)]
-    seeds = [_seed(f"{config.seed}/{name}/{number}") for number in range(len(wanted))]
     sampling = Sampling(temperature=settings.temperature, top_p=settings.top_p, max_new_tokens=config.max_new_tokens)
 
     def judge(result: EpisodeResult) -> Attempt:
@@ -99,22 +100,30 @@ def attempt_all(
             raise SandboxError(f"{result.task.task_id} could not be graded: {verdict.note}")
         return Attempt(result, float(verdict.resolved))
 
-    with closing(
-        run_episodes(
-            policy, wanted, arena.open_box, sampling, seeds=seeds, context=config.context, limits=settings.limits,
-            max_parallel=settings.max_parallel, overlap=True,
-        )
-    ) as results:  # fmt: skip
-        judged = [outcome.value for outcome in fan_out(judge, results, workers=_GRADERS) if outcome.value]
-    judged.sort(key=lambda attempt: attempt.result.number)
-    of_task = [
-        tuple(attempt for attempt in judged if attempt.result.number // per_task == position)
-        for position in range(len(tasks))
-    ]
-    return [
-        Attempts(f"{task.task_id}@{name}.{position}", attempts, per_task - len(attempts))
-        for position, (task, attempts) in enumerate(zip(tasks, of_task, strict=True))
-    ]
+    def attempt(positions: list[int]) -> list[Attempts]:
+        numbers = [position * per_task + number for position in positions for number in range(per_task)]
+        seeds = [_seed(f"{config.seed}/{name}/{number}") for number in numbers]
+        with closing(
+            run_episodes(
+                policy, [tasks[number // per_task] for number in numbers], arena.open_box, sampling, seeds=seeds,
+                context=config.context, limits=settings.limits, max_parallel=settings.max_parallel, overlap=True,
+            )
+        ) as results:  # fmt: skip
+            judged = [outcome.value for outcome in fan_out(judge, results, workers=_GRADERS) if outcome.value]
+        judged.sort(key=lambda attempt: attempt.result.number)
+        of_task: dict[int, list[Attempt]] = {position: [] for position in positions}
+        for result, reward in judged:
+            number = numbers[result.number]
+            of_task[number // per_task].append(Attempt(result._replace(number=number), reward))
+        return [
+            Attempts(f"{tasks[position].task_id}@{name}.{position}", tuple(attempts), per_task - len(attempts))
+            for position, attempts in of_task.items()
+        ]
+
+    before = policy.num_prompts_cut
+    found = team.spread(range(len(tasks)), attempt)
+    policy.num_prompts_cut = before + round(team.total([policy.num_prompts_cut - before])[0])
+    return found
 
 
 class Rlvr:
@@ -128,14 +137,16 @@ class Rlvr:
         policy: TokenPolicy,
         arena: Arena,
         reference: LocalPolicy | None = None,
+        team: Team = ALONE,
     ) -> None:
-        """`policy` acts; `reference`: the frozen student that `objective.kl_weight` holds on to."""
+        """`policy` acts; `reference`: the frozen student that `objective.kl_weight` holds on to; `team`: who works, each on a share."""
         self._settings = settings
         self._config = config
         self._tasks = tasks
         self._policy = policy
         self._arena = arena
         self._reference = reference
+        self._team = team
         self._left_over: list[list[Group]] = []
         self.temperature = settings.temperature
 
@@ -146,8 +157,9 @@ class Rlvr:
         def sample(count: int, round_: int) -> list[Attempts]:
             tasks = [self._tasks[index] for index in cursor.take(count)]
             return attempt_all(
-                tasks, settings.group_size, self._policy, self._config, settings, self._arena, name=f"{update}.{round_}"
-            )
+                tasks, settings.group_size, self._policy, self._config, settings, self._arena,
+                name=f"{update}.{round_}", team=self._team,
+            )  # fmt: skip
 
         filled = refill(
             settings.batch_size,
@@ -173,8 +185,9 @@ class Rlvr:
         groups = [group for of_task in chosen for group in of_task]
         weights = episode_weights(groups, settings.objective.normalise, settings.limits.max_turns * self._config.max_new_tokens)  # fmt: skip
         scored = compared(
-            groups, self._reference, temperature=self.temperature, max_tokens=self._config.micro_batch_tokens
-        )
+            groups, self._reference, temperature=self.temperature, max_tokens=self._config.micro_batch_tokens,
+            team=self._team,
+        )  # fmt: skip
         metrics = _metrics(filled, len(chosen), settings.batch_size)
         return Batch(scored, weights, metrics, num_sampled_tokens(filled.found))
 

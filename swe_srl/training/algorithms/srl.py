@@ -21,6 +21,7 @@ from swe_srl.training.config import SrlConfig, TrainConfig
 from swe_srl.training.data import Cursor, Example
 from swe_srl.training.objective import Group, Loss, ratio_loss, token_weights
 from swe_srl.training.selection import Sampled, Selection, fill
+from swe_srl.training.team import ALONE, Team
 
 
 class Srl:
@@ -33,13 +34,15 @@ class Srl:
         examples: Sequence[Example],
         policy: TokenPolicy,
         reference: LocalPolicy | None = None,
+        team: Team = ALONE,
     ) -> None:
-        """`policy` draws the answers; `reference`: the frozen student that `objective.kl_weight` holds on to."""
+        """`policy` draws the answers; `reference`: the frozen student that `objective.kl_weight` holds on to; `team`: who samples, each a share."""
         self._settings = settings
         self._config = config
         self._examples = examples
         self._policy = policy
         self._reference = reference
+        self._team = team
         self._reward = settings.reward.build()
         self._left_over: list[Group] = []
         self.temperature = settings.temperature
@@ -67,8 +70,9 @@ class Srl:
             )
         weights = token_weights(selection.groups, settings.objective.normalise, self._config.max_new_tokens)
         scored = compared(
-            selection.groups, self._reference, temperature=self.temperature, max_tokens=self._config.micro_batch_tokens
-        )
+            selection.groups, self._reference, temperature=self.temperature,
+            max_tokens=self._config.micro_batch_tokens, team=self._team,
+        )  # fmt: skip
         metrics = _metrics(selection, settings.batch_size)
         return Batch(scored, weights, metrics, TokenTree(selection.sampled).num_tokens)
 
@@ -85,7 +89,10 @@ class Srl:
             self._policy.prompt(example.messages(config.context), max_new_tokens=config.max_new_tokens).ids
             for example in examples
         ]
-        answers = self._policy.complete_ids(prompts, sampling, num_samples=settings.group_size)
+        answers = self._team.spread(
+            prompts,
+            lambda own: self._policy.complete_ids([prompts[i] for i in own], sampling, num_samples=settings.group_size),
+        )
         return [self._reward_group(*item) for item in zip(examples, prompts, answers, strict=True)]
 
     def _reward_group(self, example: Example, prompt: tuple[int, ...], answers: list[Completion]) -> Sampled:
