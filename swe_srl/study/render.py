@@ -45,7 +45,7 @@ def write_study(table: StudyTable, out: Path) -> list[Path]:
 def markdown(table: StudyTable) -> str:
     """The whole study as Markdown."""
     budget = "no budget of tokens" if table.budget_tokens is None else f"at most {table.budget_tokens:,} tokens a cell"
-    parts = [f"# {table.title}\n", f"{table.num_seeds} seeds, {budget}.\n", _table(HEAD, map(arm_cells, table.arms))]
+    parts = [f"# {table.title}\n", f"Seeds: {table.num_seeds}; {budget}.\n", _table(HEAD, map(arm_cells, table.arms))]
     if table.comparisons:
         parts += ["\n## Differences\n", _table(DIFFERENCES, map(comparison_cells, table.comparisons))]
     notes = [f"- {arm.arm}, {note}" for arm in table.arms for note in arm.notes]

@@ -92,8 +92,11 @@ def tabulate(
     of_arm = {arm: found for arm, found in of_arm.items() if found}
     untrained = next((arm for arm, stages in config.arms.items() if not stages and arm in of_arm), None)
     base = _answer_tokens(of_arm[untrained]) if untrained else None
-    pairs = [(config.control, arm) for arm in config.arms if arm != config.control]
-    pairs += [(first, second) for second, first in config.controls.items() if (first, second) not in pairs]
+    said = [(first, second) for second, first in config.controls.items()]
+    pairs = [
+        (config.control, arm) for arm in config.arms if arm != config.control and (arm, config.control) not in said
+    ]
+    pairs += [pair for pair in said if pair not in pairs]
     return StudyTable(
         title=title,
         num_seeds=len(config.seeds),
