@@ -22,7 +22,7 @@ SMALLER = {
     "swe-srl tasks make": "--num 1",
     "swe-srl train sft-cpu": "--set updates=1 --set algorithm.batch_size=2 --set max_prompt_tokens=512 --set dtype=fp32",
     "swe-srl train srl-cpu": "--set updates=1 --set algorithm.batch_size=1 --set algorithm.group_size=2 --set max_new_tokens=16 "
-    "--set algorithm.max_rounds=1 --set max_prompt_tokens=512 --set dtype=fp32",
+    "--set algorithm.dynamic_sampling=false --set max_prompt_tokens=512 --set dtype=fp32",
     "swe-srl predict": "--set limits.max_turns=1 --set sampling.max_new_tokens=8 --max-tasks 1",
 }
 """What is put behind a command, so that all take minutes and not an hour. The words before stay as they are typed."""
