@@ -9,5 +9,7 @@ have() { command -v "$1" >/dev/null || { [ "$(id -u)" = 0 ] && command -v apt-ge
 extras=$!
 python=$(scripts/ready.sh) || { code=$?; wait "$extras"; exit "$code"; }
 wait "$extras"
+# The models of the tests are tiny: several threads would wait for each other more than they compute.
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 export SWE_SRL_REQUIRE_DOCKER=1
 exec "$python" -m pytest "$@"
