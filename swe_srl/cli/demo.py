@@ -70,8 +70,8 @@ def stages(config: DemoConfig, out: Path) -> Iterator[Stage]:
     ):
         yield Stage(title, ("tasks", "make", *recipes, "--num", str(number), "--out", tasks, *workers))
     yield Stage(
-        "Check what will be measured on: the gold patch resolves, the empty one does not",
-        ("tasks", "check", test, "--repeats", "1", *workers),
+        "Check the tasks that will be solved: the gold patch resolves, the empty one does not",
+        ("tasks", "check", test, "--max-tasks", str(config.solve_tasks), "--repeats", "1", *workers),
     )
     given = (*workers, *_set(config.teaching))
     for name, tasks, samples in (("train", train, config.samples), ("test", test, 1)):

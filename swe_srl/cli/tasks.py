@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from swe_srl.cli import plain_typer
-from swe_srl.cli.options import Boxes
+from swe_srl.cli.options import Boxes, MaxTasks
 
 app = plain_typer(no_args_is_help=True, help="Make, import, check and list tasks.")
 
@@ -85,9 +85,11 @@ def check(
     repeats: Annotated[int, typer.Option(min=1, help="Runs of each of gold patch and no patch.")] = 2,
     workers: WorkersOption = 2,
     task: Annotated[list[str] | None, typer.Option(help="Only this task; may be given again.")] = None,
+    max_tasks: MaxTasks = None,
     box: Boxes = None,
 ) -> None:
     """See that the gold patch resolves each task, that no patch does not, and that repeats agree."""
+    from swe_srl.benchmarks.load import load_tasks
     from swe_srl.cli.console import progress, say
     from swe_srl.errors import ApparatusError
     from swe_srl.making.check import check_tasks
@@ -95,8 +97,9 @@ def check(
     from swe_srl.settings import apply_overrides, build
 
     sandbox = build(SandboxConfig, apply_overrides({}, box or []), "--box")
+    ids = task or ([item.task_id for item in load_tasks(tasks)[:max_tasks]] if max_tasks else ())
     with progress("checking tasks") as advance:
-        found = check_tasks(tasks, ids=task or (), repeats=repeats, workers=workers, sandbox=sandbox, progress=advance)
+        found = check_tasks(tasks, ids=ids, repeats=repeats, workers=workers, sandbox=sandbox, progress=advance)
     for task_id in found.flaky:
         say(f"not as wanted: {task_id} (listed in {tasks / 'flaky.txt'}, used by nobody)")
     for failure in found.failures:
