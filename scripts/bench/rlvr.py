@@ -18,21 +18,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from swe_srl.agent import open_task_box
 from swe_srl.benchmarks.load import load_tasks
-from swe_srl.grading.grader import Grader
 from swe_srl.policy.load import load_student
 from swe_srl.schema import Task
 from swe_srl.settings import apply_overrides, build, read_toml
 from swe_srl.statistics import bootstrap_mean, paired_difference
 from swe_srl.store import Run, read_records
-from swe_srl.training.algorithms.rlvr import Arena, attempt_all
+from swe_srl.training.algorithms.rlvr import Arena, attempt_all, num_sampled_tokens
 from swe_srl.training.config import RlvrConfig, TrainConfig
-from swe_srl.training.metrics import METRICS, UpdateMetrics
-from swe_srl.training.probe import PROBE, Probed
+from swe_srl.training.inputs import make_arena
+from swe_srl.training.metrics import METRICS, PROBE, Probed, UpdateMetrics, read_stalled
 
 PRESET = "rlvr-cpu"
-NOTHING_TO_LEARN = "none has episodes that differ"
 
 
 def main() -> None:
@@ -51,7 +48,7 @@ def main() -> None:
             print(f"{arm}: no update: {said}", flush=True)
             continue
         updates = list(read_records(out / "run" / METRICS, UpdateMetrics))
-        budget = budget or sum(int(row.collected["episodes"]) for row in updates)  # type: ignore[arg-type]
+        budget = budget or sum(int(str(row.collected["episodes"])) for row in updates)
         for row in updates:
             print(f"{arm}: {about(row)}", flush=True)
         after = measure(str(out / "run"), tasks, out / "after", options)
@@ -95,7 +92,8 @@ def measure(model: str, source: Path, out: Path, options: argparse.Namespace) ->
     pending = [task for task in tasks if task.task_id not in found]
     if not pending:
         return found
-    arena = arena_of(source, algorithm)
+    arena = make_arena(config.model_copy(update={"tasks": str(source)}))
+    assert arena is not None
     policy = load_student(model, dtype=config.dtype, device=config.device, max_prompt_tokens=config.max_prompt_tokens)
     size = max(1, algorithm.max_parallel // options.episodes)
     with run.append(PROBE, Probed) as file:
@@ -106,22 +104,16 @@ def measure(model: str, source: Path, out: Path, options: argparse.Namespace) ->
     return found
 
 
-def arena_of(source: Path, algorithm: RlvrConfig) -> Arena:
-    """Boxes and a grader, as `swe-srl train` makes them."""
-    grader = Grader(source, algorithm.sandbox, algorithm.test_timeout_s, stop_early=True)
-    return Arena(
-        open_box=lambda task: open_task_box(task, algorithm.sandbox, "rlvr"),
-        grade=lambda prediction: grader.grade(prediction).verdict,
-    )
-
-
 def attempt(
     tasks: Sequence[Task], policy: Any, config: TrainConfig, algorithm: RlvrConfig, arena: Arena, episodes: int
 ) -> list[Probed]:
     """The episodes of some tasks, counted."""
     name = f"measure.{tasks[0].task_id}"
     return [
-        Probed(task_id=task.task_id, num_episodes=len(done.attempts), num_resolved=round(sum(done.rewards)))
+        Probed(
+            task_id=task.task_id, num_episodes=len(done.attempts), num_resolved=round(sum(done.rewards)),
+            num_tokens=num_sampled_tokens([done]),
+        )
         for task, done in zip(tasks, attempt_all(tasks, episodes, policy, config, algorithm, arena, name=name), strict=True)
     ]  # fmt: skip
 
@@ -130,8 +122,9 @@ def train(model: str, tasks: Path, out: Path, settings: Sequence[str]) -> str:
     """One `swe-srl train`; what it said where no group had anything to learn from, else nothing."""
     command = [sys.executable, "-m", "swe_srl.cli", "train", PRESET, "--model", model, "--tasks", str(tasks), "--out", str(out)]  # fmt: skip
     done = subprocess.run([*command, *settings], check=False, stderr=subprocess.PIPE, text=True)
-    if done.returncode == 2 and NOTHING_TO_LEARN in done.stderr:
-        return done.stderr.strip().splitlines()[-1]
+    stalled = read_stalled(out)
+    if stalled is not None:
+        return f"{stalled.reason} ({stalled.num_sampled_tokens} tokens sampled)"
     if done.returncode:
         sys.exit(done.stderr)
     return ""
