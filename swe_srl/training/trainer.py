@@ -184,3 +184,4 @@ class Trainer:
         self._algorithm.restore([Group(**group) for group in state["left_over"]])
         self._sampler.num_prompts_cut = state["num_prompts_cut"]
         torch.set_rng_state(state["torch_rng"])
+        self._sampler.update(weights_of(self._policy.model, self._config.lora))
