@@ -45,6 +45,17 @@ Boxes = Annotated[
         show_default=False,
     ),
 ]
+PriceIn = Annotated[
+    float | None,
+    typer.Option(min=0, help="USD per million prompt tokens of an endpoint; else from a table.", show_default=False),
+]
+PriceOut = Annotated[float | None, typer.Option(min=0, help="USD per million completion tokens.", show_default=False)]
+Prices = Annotated[
+    Path | None,
+    typer.Option(
+        help="TOML or JSON file of prices, looked into before the table that comes along.", show_default=False
+    ),
+]
 ExecutorName = Annotated[
     Literal["threads", "ray"],
     typer.Option(help="Where boxes are: on this machine, or on those of a Ray cluster; see docs/cluster.md."),

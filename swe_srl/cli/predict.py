@@ -7,7 +7,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from swe_srl.cli.options import EndpointModel, Ids, MaxTasks, ModelName, Out, Policy, Settings, Tasks
+from swe_srl.cli.options import (
+    EndpointModel,
+    Ids,
+    MaxTasks,
+    ModelName,
+    Out,
+    Policy,
+    PriceIn,
+    PriceOut,
+    Prices,
+    Settings,
+    Tasks,
+)  # fmt: skip
 
 if TYPE_CHECKING:
     from swe_srl.evaluation.modes import EvaluationMode
@@ -40,21 +52,9 @@ def predict(
             help="Which attempt goes to preds.json: first, votes, or a reward by which it is most like the others."
         ),
     ] = "first",
-    price_in: Annotated[
-        float | None,
-        typer.Option(
-            min=0, help="USD per million prompt tokens of an endpoint; else from a table.", show_default=False
-        ),
-    ] = None,
-    price_out: Annotated[
-        float | None, typer.Option(min=0, help="USD per million completion tokens.", show_default=False)
-    ] = None,
-    prices: Annotated[
-        Path | None,
-        typer.Option(
-            help="TOML or JSON file of prices, looked into before the table that comes along.", show_default=False
-        ),
-    ] = None,
+    price_in: PriceIn = None,
+    price_out: PriceOut = None,
+    prices: Prices = None,
     model: EndpointModel = "",
     name: ModelName = "",
     ids: Ids = None,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from swe_srl.cli.options import Ids, MaxTasks, Out, Settings, Tasks
+from swe_srl.cli.options import Ids, MaxTasks, Out, PriceIn, PriceOut, Prices, Settings, Tasks
 from swe_srl.cli.teach_tables import tell_estimate, tell_summary
 
 if TYPE_CHECKING:
@@ -55,21 +55,12 @@ def teach(
     task_budget_tokens: Annotated[
         int | None, typer.Option(min=0, help="As --budget-tokens, of the samples of one task.", show_default=False)
     ] = None,
-    price_in: Annotated[
-        float | None, typer.Option(min=0, help="USD per million prompt tokens; else from a table.", show_default=False)
-    ] = None,
+    price_in: PriceIn = None,
     price_cached_in: Annotated[
         float | None, typer.Option(min=0, help="The same, of those in the endpoint's cache.", show_default=False)
     ] = None,
-    price_out: Annotated[
-        float | None, typer.Option(min=0, help="USD per million completion tokens.", show_default=False)
-    ] = None,
-    prices: Annotated[
-        Path | None,
-        typer.Option(
-            help="TOML or JSON file of prices, looked into before the table that comes along.", show_default=False
-        ),
-    ] = None,
+    price_out: PriceOut = None,
+    prices: Prices = None,
     samples: Annotated[int, typer.Option(min=1, help="Trajectories per task.")] = 1,
     until_accepted: Annotated[
         bool, typer.Option("--until-accepted", help="No further sample of a task after the first accepted one.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -58,14 +57,11 @@ class LocalPolicy(TokenPolicy):
         seeds: Sequence[int] = (),
     ) -> list[list[Completion]]:
         """As `complete`, from ids. Rows are written in batches of at most MAX_ROWS; what a row becomes depends on its own prompt only."""
-        seen: Counter[tuple[int, tuple[int, ...]]] = Counter()
-        rows: list[Row] = []
-        for index, ids in enumerate(prompts):
-            seed = seeds[index] if seeds else sampling.seed
-            seen[seed, ids] += 1
-            for number in range(num_samples):
-                draws = random_numbers(seed, ids, seen[seed, ids], number, sampling.max_new_tokens)
-                rows.append(Row(index, number, draws))
+        rows = [
+            Row(index, number, random_numbers(seed, ids, time, number, sampling.max_new_tokens))
+            for index, ids, seed, time in self._asked(prompts, sampling, seeds)
+            for number in range(num_samples)
+        ]
         ended = self._stopper(sampling.stop)
         self.model.eval()
         for batch in _batches(rows, prompts):

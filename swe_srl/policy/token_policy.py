@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from swe_srl.dialogue import Message
@@ -58,6 +59,17 @@ class TokenPolicy(ABC):
         """See Policy."""
         encoded = [self.prompt(messages, max_new_tokens=sampling.max_new_tokens).ids for messages in prompts]
         return self.complete_ids(encoded, sampling, num_samples=num_samples, seeds=seeds)
+
+    @staticmethod
+    def _asked(
+        prompts: Sequence[tuple[int, ...]], sampling: Sampling, seeds: Sequence[int]
+    ) -> Iterator[tuple[int, tuple[int, ...], int, int]]:
+        """Place, ids and seed of each prompt, and how many times the same ids and seed have come: what random numbers hang on."""
+        seen: Counter[tuple[int, tuple[int, ...]]] = Counter()
+        for place, ids in enumerate(prompts):
+            seed = seeds[place] if seeds else sampling.seed
+            seen[seed, ids] += 1
+            yield place, ids, seed, seen[seed, ids]
 
     @abstractmethod
     def complete_ids(

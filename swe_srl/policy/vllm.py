@@ -5,7 +5,6 @@ Importing this loads neither vLLM nor torch: what is asked of vLLM goes through 
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
@@ -97,12 +96,11 @@ class VllmPolicy(TokenPolicy):
         seeds: Sequence[int] = (),
     ) -> list[list[Completion]]:
         """See TokenPolicy. All is asked for at once, prompts that begin alike side by side: what they share is read once."""
-        seen: Counter[tuple[int, tuple[int, ...]]] = Counter()
-        asks: list[tuple[Ask, int]] = []
-        for index, ids in enumerate(prompts):
-            seed = seeds[index] if seeds else sampling.seed
-            seen[seed, ids] += 1
-            asks += [(Ask(ids, row_seed(seed, ids, seen[seed, ids], n)), index) for n in range(num_samples)]
+        asks = [
+            (Ask(ids, row_seed(seed, ids, time, number)), index)
+            for index, ids, seed, time in self._asked(prompts, sampling, seeds)
+            for number in range(num_samples)
+        ]
         asks.sort(key=lambda item: (item[0].ids, item[1]))  # stable: the answers to a prompt stay in order
         found = self._engine.generate([ask for ask, _ in asks], sampling, sorted(self._eos))
         answers: list[list[Completion]] = [[] for _ in prompts]

@@ -8,13 +8,12 @@ torch = pytest.importorskip("torch", reason="needs the train extra")
 pytest.importorskip("transformers", reason="needs the train extra")
 
 from safetensors.torch import load_file
+from toy import write_toy
 
 from swe_srl.cli import main
 from swe_srl.errors import ConfigError, NothingToLearn
 from swe_srl.policy.load import last_checkpoint, load_student
-from swe_srl.schema import Command, Fidelity, Step
 from swe_srl.settings import merge, read_toml
-from swe_srl.store import Appender
 from swe_srl.testing.tiny import tiny_student
 from swe_srl.training.chain import chain_config, limit
 from swe_srl.training.config import OptimizerConfig
@@ -41,23 +40,12 @@ algorithm = { type = "srl", batch_size = 2, group_size = 2, dynamic_sampling = f
 """
 
 
-def step(index, trajectory):
-    return Step(
-        step_id=f"{trajectory}/{index}", trajectory_id=trajectory, task_id="toy-1", index=index, thought="thought",
-        command=Command(tool="bash", arguments={"command": f"cat file_{index}.py"}), observation="content", exit_code=0,
-        fidelity=Fidelity(exit_code=True, output=1.0, tree=None, status="faithful"),
-    )  # fmt: skip
-
-
 @pytest.fixture(scope="module")
 def material(tmp_path_factory):
     """A student, a task and the steps of two trajectories."""
     path = tmp_path_factory.mktemp("material")
     tiny_student(path / "tiny")
-    row = {"instance_id": "toy-1", "repo": "toy", "base_commit": "0", "problem_statement": "f(1) is 3", "image": "toy"}
-    (path / "tasks.jsonl").write_text(json.dumps(row) + "\n")
-    with Appender(path / "steps.jsonl") as file:
-        file.write(*(step(index, name) for name in "ab" for index in range(4)))
+    write_toy(path, 4)
     (path / "chain.toml").write_text(CHAIN)
     return path
 

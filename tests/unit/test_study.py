@@ -7,11 +7,12 @@ import sys
 import time
 
 import pytest
+from toy import write_toy
 
 from swe_srl.errors import ConfigError, UserError
-from swe_srl.schema import Command, Fidelity, Step, StepAgreement, Verdict
+from swe_srl.schema import StepAgreement, Verdict
 from swe_srl.settings import PRESETS, apply_overrides, build, load, parse_value, read_toml
-from swe_srl.store import Appender, Run, read_json, write_json
+from swe_srl.store import Run, read_json, write_json
 from swe_srl.study.config import StudyConfig
 from swe_srl.study.cost import costs
 from swe_srl.study.data import digests
@@ -58,22 +59,11 @@ max_new_tokens = 8
 """
 
 
-def step(index, trajectory):
-    return Step(
-        step_id=f"{trajectory}/{index}", trajectory_id=trajectory, task_id="toy-1", index=index, thought="thought",
-        command=Command(tool="bash", arguments={"command": f"cat file_{index}.py"}), observation="content", exit_code=0,
-        fidelity=Fidelity(exit_code=True, output=1.0, tree=None, status="faithful"),
-    )  # fmt: skip
-
-
 @pytest.fixture(scope="module")
 def material(tmp_path_factory):
     """A task, the steps of two trajectories and a study; the student is made by the tests that need torch."""
     path = tmp_path_factory.mktemp("material")
-    row = {"instance_id": "toy-1", "repo": "toy", "base_commit": "0", "problem_statement": "f(1) is 3", "image": "toy"}
-    (path / "tasks.jsonl").write_text(json.dumps(row) + "\n")
-    with Appender(path / "steps.jsonl") as file:
-        file.write(*(step(index, name) for name in "ab" for index in range(3)))
+    write_toy(path, 3)
     (path / "one.toml").write_text(ONE)
     (path / "study.toml").write_text(STUDY.format(material=path))
     return path
