@@ -6,7 +6,6 @@ Every process knows the whole batch and comes to the same decisions; what differ
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -51,12 +50,6 @@ class Team:
     def agree(self, value: T) -> T:
         """The lead's. What the processes see on the disk may differ by what the lead is still writing."""
         return self.gather(value)[0]
-
-    def total(self, values: Sequence[float]) -> list[float]:
-        """Each of the values, summed over the processes."""
-        if self.size == 1:
-            return list(values)
-        return [math.fsum(column) for column in zip(*self.gather(list(values)), strict=True)]
 
     def deal(self, items: Sequence[T]) -> list[T | None]:
         """Every `size`-th of the items; filled with None to as many as every process gets."""

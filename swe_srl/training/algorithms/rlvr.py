@@ -122,7 +122,7 @@ def attempt_all(
 
     before = policy.num_prompts_cut
     found = team.spread(range(len(tasks)), attempt)
-    policy.num_prompts_cut = before + round(team.total([policy.num_prompts_cut - before])[0])
+    policy.num_prompts_cut = before + sum(team.gather(policy.num_prompts_cut - before))
     return found
 
 
