@@ -1,7 +1,7 @@
 """A student's action in the expert's state, then the rest of the expert's → Reward: the share of FAIL_TO_PASS that passes.
 
 Called `tests` where rewards are named. The grading is injected, as in replay/run.py: the hidden tests are read there, and
-only their numbers come here. For why this is no reward of a training preset, see replay/effect.py.
+only their numbers come here. It measures the other rewards (scripts/bench/calibration.py).
 """
 
 from __future__ import annotations

@@ -3,9 +3,9 @@
 Two commands may be written quite differently and do the same, or differ by one letter and do not. Here both are run, and what
 they did is compared: the git tree they leave, their exit code, and their output after normalisation.
 
-This stands in `replay` and in no training preset. The rewards of `swe_srl/rewards` are pure functions of two texts, so that
-training needs no container engine; this one needs boxes, replay's tools and its comparison of outputs, and `rewards` stands
-below `replay` in the import contract. It measures the others (scripts/bench/calibration.py).
+This stands in `replay`: the rewards of `swe_srl/rewards` are pure functions of two texts and need no container engine, while
+this one needs boxes, replay's tools and its comparison of outputs. It measures the others (scripts/bench/calibration.py), and
+SRL can be trained with it (swe_srl/training/step_rewards.py).
 """
 
 from __future__ import annotations

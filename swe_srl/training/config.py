@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from swe_srl.agent import AgentLimits
 from swe_srl.dialogue import ContextConfig
 from swe_srl.policy.vllm import VllmConfig
-from swe_srl.rewards import RewardConfig, SimilarityConfig
+from swe_srl.replay.effect import EffectConfig
+from swe_srl.rewards import BlendConfig, SimilarityConfig
+from swe_srl.rewards.load import named
+from swe_srl.rewards.members import MemberConfig
 from swe_srl.runtime.base import SandboxConfig
 from swe_srl.schema import StepFlag
 from swe_srl.settings import Config
@@ -74,6 +77,21 @@ class ObjectiveConfig(Config):
     the engine did, at most so much (truncated importance sampling). Not for tokens whose ratio is taken against the sampler's anyway."""
 
 
+class EffectRewardConfig(EffectConfig):
+    """What an answer's action does in a copy of the expert's state, beside what the expert's does: this needs boxes."""
+
+    type: Literal["effect"] = "effect"
+    sandbox: SandboxConfig = SandboxConfig()
+    """Its `session` must be the kind of shell session that the trajectories had."""
+    workers: int = Field(4, ge=1)
+    """Steps at which answers are tried at once, in each process of a run."""
+
+
+StepRewardConfig = Annotated[
+    MemberConfig | BlendConfig | EffectRewardConfig, Field(discriminator="type"), BeforeValidator(named)
+]
+
+
 class SrlConfig(Config):
     """Supervised reinforcement learning: groups of answers at one expert step, rewarded by likeness to its action."""
 
@@ -84,7 +102,7 @@ class SrlConfig(Config):
     """Student samples per teacher step; advantages are relative within this group."""
     temperature: float = Field(1.0, gt=0)
     top_p: float = Field(1.0, gt=0, le=1)
-    reward: RewardConfig = SimilarityConfig()
+    reward: StepRewardConfig = SimilarityConfig()
     min_reward_std: float = Field(0.01, ge=0)
     """A group is kept only if the population standard deviation of its rewards is above this. The paper asks for
     "above epsilon" and does not print the value."""

@@ -17,6 +17,9 @@ from swe_srl.training.objective import Group, fresh, group_advantages
 Found = TypeVar("Found")
 Made = TypeVar("Made")
 
+BROKEN = "boxes broke"
+"""Why what says nothing about the student is thrown away."""
+
 
 class Sampled(NamedTuple):
     """A group as it was sampled and rewarded, before it is known whether it is kept."""
@@ -26,6 +29,7 @@ class Sampled(NamedTuple):
     completions: tuple[tuple[int, ...], ...]
     log_probs: tuple[tuple[float, ...], ...]
     rewards: tuple[Reward, ...]
+    """None where what rewards them broke."""
 
 
 class Selection(NamedTuple):
@@ -42,7 +46,9 @@ class Selection(NamedTuple):
 
 
 def reason_to_drop(rewards: tuple[Reward, ...], min_std: float | None) -> str:
-    """Why a group teaches nothing; empty when it does, and when `min_std` is None."""
+    """Why a group teaches nothing; empty when it does, and when `min_std` is None and there are rewards."""
+    if not rewards:
+        return BROKEN
     if min_std is None or statistics.pstdev([reward.value for reward in rewards]) > min_std:
         return ""
     if all(reward.parts.get("well_formed") == 0.0 for reward in rewards):

@@ -30,11 +30,8 @@ from swe_srl.training.algorithms.base import Batch, compared
 from swe_srl.training.config import RlvrConfig, TrainConfig
 from swe_srl.training.data import Cursor
 from swe_srl.training.objective import Group, Loss, fresh, group_advantages, ratio_loss
-from swe_srl.training.selection import Refilled, refill
+from swe_srl.training.selection import BROKEN, Refilled, refill
 from swe_srl.training.team import ALONE, Team
-
-BROKEN = "boxes broke"
-"""Why a task is thrown away that says nothing about the student."""
 
 _GRADERS = 4
 """Verdicts at once, beside the episodes."""

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from swe_srl.errors import NothingToLearn
+from swe_srl.errors import ApparatusError, NothingToLearn, SandboxError
 from swe_srl.policy.base import Completion, Sampling
 from swe_srl.policy.local import LocalPolicy
 from swe_srl.policy.token_policy import TokenPolicy
@@ -20,7 +20,8 @@ from swe_srl.training.algorithms.base import Batch, compared
 from swe_srl.training.config import SrlConfig, TrainConfig
 from swe_srl.training.data import Cursor, Example
 from swe_srl.training.objective import Group, Loss, ratio_loss, token_weights
-from swe_srl.training.selection import Sampled, Selection, fill
+from swe_srl.training.selection import BROKEN, Sampled, Selection, fill
+from swe_srl.training.step_rewards import Answered, Rewarded, step_rewards
 from swe_srl.training.team import ALONE, Team
 
 
@@ -43,12 +44,13 @@ class Srl:
         self._policy = policy
         self._reference = reference
         self._team = team
-        self._reward = settings.reward.build()
+        self._rewards = step_rewards(settings.reward)
+        self._failure: ApparatusError | None = None
         self._left_over: list[Group] = []
         self.temperature = settings.temperature
 
     def collect(self, cursor: Cursor, update: int) -> Batch:
-        """Sample, reward and select until the batch is full. Raises NothingToLearn when no group at all is worth keeping."""
+        """Sample, reward and select until the batch is full. Raises NothingToLearn when no group at all is worth keeping, SandboxError when that is the boxes' doing."""
         settings = self._settings
 
         def sample(count: int, round_: int) -> list[Sampled]:
@@ -62,6 +64,11 @@ class Srl:
         )  # fmt: skip
         self._left_over = selection.left_over
         if not selection.groups:
+            if set(selection.thrown) == {BROKEN}:
+                raise SandboxError(
+                    f"at none of {len(selection.sampled)} steps sampled for update {update} could the answers be tried: {self._failure}; "
+                    "see `swe-srl doctor`, then call the same command again"
+                )
             thrown = ", ".join(f"{count} {reason}" for reason, count in selection.thrown.items())
             raise NothingToLearn(
                 f"update {update}: none of {len(selection.sampled)} sampled groups has differing rewards ({thrown}): warm the student up with SFT first, "
@@ -89,21 +96,26 @@ class Srl:
             self._policy.prompt(example.messages(config.context), max_new_tokens=config.max_new_tokens).ids
             for example in examples
         ]
-        answers = self._team.spread(
-            prompts,
-            lambda own: self._policy.complete_ids([prompts[i] for i in own], sampling, num_samples=settings.group_size),
-        )
-        return [self._reward_group(*item) for item in zip(examples, prompts, answers, strict=True)]
 
-    def _reward_group(self, example: Example, prompt: tuple[int, ...], answers: list[Completion]) -> Sampled:
-        rewards = tuple(self._reward(answer.text, example.step.command) for answer in answers)
-        return Sampled(
-            example.step.step_id,
-            prompt,
-            tuple(answer.token_ids for answer in answers),
-            tuple(answer.log_probs for answer in answers),
-            rewards,
-        )
+        def answer(own: list[int]) -> list[tuple[list[Completion], Rewarded]]:
+            answers = self._policy.complete_ids([prompts[i] for i in own], sampling, num_samples=settings.group_size)
+            texts = [
+                Answered(examples[i], tuple(one.text for one in group)) for i, group in zip(own, answers, strict=True)
+            ]
+            return list(zip(answers, self._rewards(texts), strict=True))
+
+        made = self._team.spread(prompts, answer)
+        self._failure = next((rewarded.failure for _, rewarded in made if rewarded.failure), self._failure)
+        return [
+            Sampled(
+                example.step.step_id,
+                prompt,
+                tuple(answer.token_ids for answer in answers),
+                tuple(answer.log_probs for answer in answers),
+                rewarded.rewards,
+            )
+            for example, prompt, (answers, rewarded) in zip(examples, prompts, made, strict=True)
+        ]
 
     def loss(self, log_probs: Tensor, groups: list[Group], weights: Tensor) -> Loss:
         """The clipped policy gradient. Fresh groups are their own old policy: their ratio is 1."""
@@ -130,7 +142,9 @@ def _metrics(selection: Selection, batch_size: int) -> dict[str, float | int | d
         well_formed = [reward.value for reward in rewards if reward.parts.get("well_formed", 1.0)]
         metrics["reward_mean"] = statistics.fmean(reward.value for reward in rewards)
         metrics["reward_std"] = statistics.fmean(
-            statistics.pstdev([reward.value for reward in group.rewards]) for group in selection.sampled
+            statistics.pstdev([reward.value for reward in group.rewards])
+            for group in selection.sampled
+            if group.rewards
         )
         metrics["well_formed"] = len(well_formed) / len(rewards)
         metrics["reward_mean_well_formed"] = statistics.fmean(well_formed) if well_formed else 0.0
