@@ -17,6 +17,7 @@ from swe_srl.cli import app
 from swe_srl.errors import FormatError, UserError
 from swe_srl.reporting.collect import Collected, collect
 from swe_srl.reporting.page.build import STATIC, page
+from swe_srl.reporting.page.forests import attempts, tools
 from swe_srl.reporting.page.material import Material, gather
 from swe_srl.reporting.page.plots import charts, scale_of, symmetric
 from swe_srl.reporting.page.tasks import task_detail, task_line, tracks_of
@@ -24,7 +25,7 @@ from swe_srl.reporting.sources import Sources, labels_of, recognise
 from swe_srl.reporting.summarise import summarise
 from swe_srl.reporting.teachers import read_replays, read_teaching
 from swe_srl.reporting.training import read_training, training_rows
-from swe_srl.schema import Prediction, StepAgreement, Task, Verdict
+from swe_srl.schema import Mean, Prediction, Proportion, StepAgreement, Task, Verdict
 from swe_srl.store import read_records
 from swe_srl.summaries import Report
 
@@ -319,3 +320,28 @@ def test_colours_can_be_told_apart(theme):
     low = [pair for pair in TEXT if contrast(colours[pair[0]], colours[pair[1]]) < 4.5]
     low += [pair for pair in GRAPHICS if contrast(colours[pair[0]], colours[pair[1]]) < 3]
     assert not low
+
+
+def test_several_attempts_each_tool_and_lengths_are_drawn(runs):
+    report = summarise(collect(recognise(runs).evaluations))
+    once, *others = report.runs
+    passed = {1: Mean(value=0.25, low=0.1, high=0.4, n=8), 2: Mean(value=0.4, low=0.2, high=0.6, n=8)}
+    passed[3] = Mean(value=0.5, low=0.3, high=0.7, n=8)
+    chosen = {"consensus": Proportion(k=3, n=8, low=0.137, high=0.694)}
+    several = once.model_copy(update={"pass_at": passed, "best_of": chosen, "counts": {**once.counts, "attempts": 3}})
+    drawn = attempts(report.model_copy(update={"runs": (several, *others)}))
+    assert {group.title: [(row.label, row.text) for row in group.rows] for group in drawn} == {
+        "pass@1": [("base", "0.250")],
+        "pass@2": [("base", "0.400")],
+        "pass@3": [("base", "0.500")],
+        "Best of 3 by consensus": [("base", "37.5 %")],
+    }
+    assert attempts(report) == []
+    assert {group.title: [row.label for row in group.rows] for group in tools(report)} == {
+        "bash": ["base", "srl"],
+        "str_replace_editor": ["base", "srl"],
+    }
+    for group, tool in zip(tools(report), report.runs[1].tools, strict=True):
+        assert group.rows[1].value == tool.similarity.value
+    html = page(report.model_copy(update={"runs": (several, *others)}), gathered(recognise(runs)))
+    assert all(words in html for words in ("pass@3", "Best of 3 by consensus", "Agreement by the teacher", "tokens per attempt"))  # fmt: skip

@@ -13,7 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from swe_srl import __version__
-from swe_srl.reporting.page import numbers
+from swe_srl.reporting.page import forests, numbers
 from swe_srl.reporting.page.cost import cost, cost_bars, spent
 from swe_srl.reporting.page.material import Material
 from swe_srl.reporting.page.tasks import task_detail, task_line, tracks_of
@@ -52,7 +52,7 @@ def page(report: Report, material: Material) -> str:
     environment = Environment(
         loader=FileSystemLoader(STATIC), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )  # fmt: skip
-    environment.filters["short"] = numbers.short
+    environment.filters["short"] = forests.short
     html = environment.get_template("page.html.j2").render(
         report=report,
         version=__version__,
@@ -65,11 +65,13 @@ def page(report: Report, material: Material) -> str:
         details=details,
         num_tasks=len(lines),
         contents=_contents(report, material, len(lines)),
-        outcomes=numbers.outcomes(report),
-        other_numbers=numbers.other_numbers(report),
-        differences=numbers.differences(report),
+        outcomes=forests.outcomes(report),
+        attempts=forests.attempts(report),
+        tools=forests.tools(report),
+        spreads=numbers.spreads(report),
+        differences=forests.differences(report),
         counted=numbers.counted(report),
-        projects=numbers.projects(material),
+        projects=forests.projects(material),
         training=training,
         fidelity=numbers.fidelity(material),
         reasons=numbers.reasons(material),

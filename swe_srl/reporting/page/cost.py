@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from swe_srl.reporting.page.forests import Forest, Row, short
 from swe_srl.reporting.page.material import Acts, Material
-from swe_srl.reporting.page.numbers import NOTHING, Forest, Row, short, table
+from swe_srl.reporting.page.numbers import NOTHING, table
 from swe_srl.reporting.page.plots import scale_of
 from swe_srl.reporting.teachers import TeachRun
 from swe_srl.schema import Usage

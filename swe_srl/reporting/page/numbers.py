@@ -1,146 +1,22 @@
-"""Report + Material → the tables and plots of the page, ready to be drawn."""
+"""Report + Material → the tables of the page, ready to be drawn."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 from swe_srl.reporting.page.material import Material
-from swe_srl.reporting.page.plots import Scale, charts, scale_of, symmetric
+from swe_srl.reporting.page.plots import charts
+from swe_srl.reporting.render import SPREAD, spread_rows
 from swe_srl.reporting.summarise import STATUSES
 from swe_srl.reporting.teachers import STATUSES as FIDELITY
 from swe_srl.reporting.teachers import replay_rows
 from swe_srl.reporting.training import training_rows
-from swe_srl.schema import Mean, Proportion
-from swe_srl.statistics import wilson
-from swe_srl.summaries import Report, RunSummary
+from swe_srl.summaries import Report
 
 NOTHING = "–"
 
-TITLES = {
-    "resolved": "Resolved tasks",
-    "step_similarity": "Agreement with the teacher's steps",
-    "step_well_formed": "Well-formed samples at the teacher's steps",
-    "well_formed_turns": "Well-formed turns in episodes",
-    "turns": "Turns per task",
-}
 MAX_REASONS = 15
-
-
-class Row(NamedTuple):
-    """A value with its interval."""
-
-    label: str
-    colour: str
-    """The run whose colour it has; empty for none."""
-    text: str
-    interval: str
-    note: str
-    value: float
-    low: float
-    high: float
-
-
-class Forest(NamedTuple):
-    """Values with their intervals on one scale."""
-
-    title: str
-    head: str
-    measure: str
-    scale: Scale
-    tick: Callable[[float], str]
-    rows: tuple[Row, ...]
-
-
-def percent(value: float) -> str:
-    """A share as per cent, without a needless decimal."""
-    return f"{100 * value:.4g} %"
-
-
-def short(value: float) -> str:
-    """A number as a reader wants it on an axis."""
-    if value != 0 and abs(value) < 1e-3:
-        digits, _, power = f"{value:.1e}".partition("e")
-        return f"{float(digits):g}e{int(power)}"
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
-
-
-def signed(value: float) -> str:
-    """A difference on an axis."""
-    return f"{value:+.3g}" if value else "0"
-
-
-def outcomes(report: Report) -> list[Forest]:
-    """Every share and mean that the report gives an interval, measure by measure."""
-    found = []
-    for name in RunSummary.model_fields:
-        rows = [_row(run, getattr(run, name)) for run in report.runs if _is_known(run, name)]
-        if not rows:
-            continue
-        is_share = all(row.text.endswith("%") for row in rows)
-        scale = scale_of([0.0, *(row.high for row in rows), *(row.low for row in rows)], with_zero=True)
-        title = TITLES.get(name, name.replace("_", " ").capitalize())
-        found.append(
-            Forest(title, "run", "share" if is_share else "mean", scale, percent if is_share else short, tuple(rows))
-        )
-    return found
-
-
-def _is_known(run: RunSummary, name: str) -> bool:
-    value = getattr(run, name)
-    return isinstance(value, Mean) or (isinstance(value, Proportion) and value.n > 0)
-
-
-def _row(run: RunSummary, value: Mean | Proportion) -> Row:
-    if isinstance(value, Mean):
-        interval, note = f"[{value.low:.3f}, {value.high:.3f}]", f"n = {value.n}"
-        return Row(run.model, run.model, f"{value.value:.3f}", interval, note, value.value, value.low, value.high)
-    return _share(run.model, run.model, value)
-
-
-def _share(label: str, colour: str, share: Proportion) -> Row:
-    interval = f"[{100 * share.low:.1f}, {100 * share.high:.1f}]"
-    return Row(
-        label, colour, f"{100 * share.value:.1f} %", interval, f"{share.k} of {share.n}", share.value, share.low, share.high
-    )  # fmt: skip
-
-
-def differences(report: Report) -> list[Forest]:
-    """The paired differences, measure by measure, around zero."""
-    found = []
-    for measure in dict.fromkeys(str(row["measure"]) for row in report.paired):
-        rows = []
-        for pair in report.paired:
-            if pair["measure"] == measure:
-                value, low, high = (float(pair[name]) for name in ("value", "low", "high"))
-                note = f"n = {float(pair['n']):.0f}"
-                if "p_mcnemar" in pair:
-                    note += f", p = {float(pair['p_mcnemar']):.3f}"
-                label = f"{pair['first']} → {pair['second']}"
-                rows.append(Row(label, "", f"{value:+.3f}", f"[{low:+.3f}, {high:+.3f}]", note, value, low, high))
-        scale = symmetric([bound for row in rows for bound in (row.low, row.high)])
-        title = TITLES.get(measure, measure.replace("_", " ").capitalize())
-        found.append(Forest(title, "first → second", "difference", scale, signed, tuple(rows)))
-    return found
-
-
-def projects(material: Material) -> list[Forest]:
-    """The resolve rate within each project, where there are several."""
-    counts: dict[str, dict[str, list[bool]]] = {}
-    for act in material.acts:
-        for task_id, verdicts in act.verdicts.items():
-            graded = [verdict.resolved for verdict in verdicts if verdict.status != "infra_failure"]
-            if graded:
-                by_run = counts.setdefault(material.project(task_id) or "other", {})
-                by_run.setdefault(act.label, []).extend(graded)
-    if len(counts) < 2:
-        return []
-    found = {
-        project: [_share(label, label, wilson(sum(resolved), len(resolved))) for label, resolved in by_run.items()]
-        for project, by_run in sorted(counts.items())
-    }
-    scale = scale_of([0.0, *(row.high for rows in found.values() for row in rows)], with_zero=True)
-    return [Forest(project, "run", "resolved", scale, percent, tuple(rows)) for project, rows in found.items()]
 
 
 def counted(report: Report) -> dict[str, Any] | None:
@@ -249,15 +125,10 @@ def training(material: Material) -> list[dict[str, Any]]:
     return groups
 
 
-def other_numbers(report: Report) -> dict[str, Any] | None:
-    """What has no interval."""
-    rows = [
-        [run.model, f"{run.mean_turns:.1f}", f"{run.mean_completion_tokens:,.0f}"]
-        for run in report.runs
-        if run.mean_turns
-    ]
-    head = ["run", "turns per task", "tokens written per task"]
-    return table("Lengths", head, rows) if rows else None
+def spreads(report: Report) -> dict[str, Any] | None:
+    """How turns, tokens and seconds are spread; None where nobody was let loose."""
+    rows = spread_rows(report)
+    return table("Lengths", ["run", "of what", "n", *SPREAD], rows, words=("of what",)) if rows else None
 
 
 def table(title: str, head: list[str], rows: Iterable[list[str]], words: tuple[str, ...] = ()) -> dict[str, Any]:
