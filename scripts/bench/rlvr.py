@@ -24,7 +24,7 @@ from swe_srl.schema import Task
 from swe_srl.settings import apply_overrides, build, read_toml
 from swe_srl.statistics import bootstrap_mean, paired_difference
 from swe_srl.store import Run, read_records
-from swe_srl.training.algorithms.rlvr import Arena, attempt_all, num_sampled_tokens
+from swe_srl.training.attempts import Arena, attempt_all, num_sampled_tokens
 from swe_srl.training.config import RlvrConfig, TrainConfig
 from swe_srl.training.inputs import make_arena
 from swe_srl.training.metrics import METRICS, PROBE, Probed, UpdateMetrics, read_stalled

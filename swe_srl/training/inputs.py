@@ -17,7 +17,7 @@ from swe_srl.training.data import Example, load_examples
 from swe_srl.training.difficulty import choose
 
 if TYPE_CHECKING:
-    from swe_srl.training.algorithms.rlvr import Arena
+    from swe_srl.training.attempts import Arena
 
 
 class Inputs(NamedTuple):
@@ -94,7 +94,7 @@ def make_arena(settings: TrainConfig) -> Arena | None:
     if not isinstance(algorithm, RlvrConfig):
         return None
     from swe_srl.grading.grader import Grader
-    from swe_srl.training.algorithms.rlvr import Arena
+    from swe_srl.training.attempts import Arena
 
     grader = Grader(settings.tasks, algorithm.sandbox, algorithm.test_timeout_s, stop_early=True)
     return Arena(

@@ -14,9 +14,10 @@ from swe_srl.schema import Task
 from swe_srl.store import Run
 from swe_srl.training import checkpoint
 from swe_srl.training.algorithms.base import Algorithm
-from swe_srl.training.algorithms.rlvr import Arena, Rlvr
+from swe_srl.training.algorithms.rlvr import Rlvr
 from swe_srl.training.algorithms.sft import Sft
 from swe_srl.training.algorithms.srl import Srl
+from swe_srl.training.attempts import Arena
 from swe_srl.training.config import RlvrConfig, SftConfig, TrainConfig
 from swe_srl.training.data import Cursor, Example
 from swe_srl.training.lora import add_adapter

@@ -8,7 +8,7 @@ from swe_srl.errors import NothingToLearn, SandboxError
 from swe_srl.policy.local import LocalPolicy
 from swe_srl.schema import Task
 from swe_srl.store import Run
-from swe_srl.training.algorithms.rlvr import Arena, attempt_all, num_sampled_tokens
+from swe_srl.training.attempts import Arena, attempt_all, num_sampled_tokens
 from swe_srl.training.config import RlvrConfig, TrainConfig
 from swe_srl.training.metrics import PROBE, Probed
 from swe_srl.training.team import ALONE, Team

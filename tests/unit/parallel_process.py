@@ -14,7 +14,7 @@ from swe_srl.rewards import SimilarityConfig
 from swe_srl.schema import Command, Fidelity, Reward, Step, Task, Verdict
 from swe_srl.store import Appender, Run
 from swe_srl.testing import FakeSandbox
-from swe_srl.training.algorithms.rlvr import Arena
+from swe_srl.training.attempts import Arena
 from swe_srl.training.config import TrainConfig
 from swe_srl.training.data import load_examples
 from swe_srl.training.loop import train

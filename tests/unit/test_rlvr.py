@@ -17,7 +17,8 @@ from swe_srl.schema import Command, Task, Turn, Verdict
 from swe_srl.store import Run
 from swe_srl.testing import FakeSandbox
 from swe_srl.testing.tiny import tiny_student
-from swe_srl.training.algorithms.rlvr import Arena, Attempt, Attempts, Rlvr, episode_weights, groups_of, reason_to_drop
+from swe_srl.training.algorithms.rlvr import Rlvr, episode_weights, groups_of, reason_to_drop
+from swe_srl.training.attempts import Arena, Attempt, Attempts
 from swe_srl.training.config import TrainConfig
 from swe_srl.training.data import Cursor
 from swe_srl.training.inputs import WholeSolution, as_one_text

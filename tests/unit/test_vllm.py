@@ -17,7 +17,7 @@ from swe_srl.schema import Command, Fidelity, Reward, Step, Task
 from swe_srl.settings import build
 from swe_srl.testing import FakeSandbox
 from swe_srl.testing.tiny import tiny_student
-from swe_srl.training.algorithms.rlvr import Arena
+from swe_srl.training.attempts import Arena
 from swe_srl.training.config import ObjectiveConfig, TrainConfig
 from swe_srl.training.data import Cursor, Example
 from swe_srl.training.loop import make_algorithm
