@@ -33,6 +33,10 @@ class SandboxConfig(Config):
     what that does not keep apart."""
     archives: Path | None = None
     """For `bubblewrap`: the folder that holds images as `docker save` or `skopeo copy` wrote them."""
+    cluster: str = ""
+    """`host:port` of the head of a Ray cluster on whose machines boxes are opened, see docs/cluster.md; on this one where empty."""
+    cluster_boxes: int = Field(8, ge=1)
+    """Boxes at once on each machine of the cluster; who wants more waits."""
     profile: str = "default"
     """Of sandboxes/profiles: what a box may do, and its limits."""
     limits: Limits = Limits()

@@ -42,6 +42,10 @@ class RayCluster:
                 "start this command on a machine of the cluster"
             )
 
+    def connect(self) -> Any:
+        """The ray module, connected. Raises ClusterUnavailable."""
+        return _connect(self._address)
+
     @contextmanager
     def crew(
         self, work: Callable[[Item], Value], *, workers: int, near: Callable[[Item], object] | None = None
@@ -51,9 +55,7 @@ class RayCluster:
         Raises, when items are given or waited for, ClusterUnavailable: the cluster does not answer, is of another
         version, or has no machine left.
         """
-        crew = RayCrew(
-            lambda: _connect(self._address), work, workers=max(1, workers), near=near or id, versions=versions()
-        )
+        crew = RayCrew(self.connect, work, workers=max(1, workers), near=near or id, versions=versions())
         try:
             yield crew
         finally:

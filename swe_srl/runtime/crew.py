@@ -22,9 +22,9 @@ Value = TypeVar("Value")
 
 MAX_LOSSES = 3
 """Machines that may die under one item, and actors that may die on one machine, before no more is tried."""
-_LOOK_S = 2.0
+LOOK_S = 2.0
 """How often machines that came are looked for."""
-_PATIENCE_S = 60.0
+PATIENCE_S = 60.0
 """For a machine to come when there is none."""
 
 
@@ -36,10 +36,11 @@ class _Job(Generic[Item]):
         self.num_losses = 0
 
 
-class _Member:
+class Member:
     """The actor of one machine."""
 
     def __init__(self, machine: str, address: str, actor: Any) -> None:
+        """`machine` is Ray's id of it, `actor` one that `start` has started."""
         self.machine = machine
         self.address = address
         self.actor = actor
@@ -64,9 +65,9 @@ class RayCrew(Generic[Item, Value]):
         self._work = work
         self._workers = workers
         self._waiting: Placement[_Job[Item]] = Placement(lambda job: near(job.item), workers)
-        self._members: dict[str, _Member] = {}
-        self._starting: dict[Any, _Member] = {}
-        self._running: dict[Any, tuple[_Member, _Job[Item]]] = {}
+        self._members: dict[str, Member] = {}
+        self._starting: dict[Any, Member] = {}
+        self._running: dict[Any, tuple[Member, _Job[Item]]] = {}
         self._deaths: Counter[str] = Counter()
         self._problem = "no machine with a processor for Ray is there"
         self._ray: Any = None
@@ -127,58 +128,40 @@ class RayCrew(Generic[Item, Value]):
     def _next_references(self) -> list[Any]:
         references = [*self._starting, *self._running]
         if not references:
-            time.sleep(_LOOK_S / 4)
+            time.sleep(LOOK_S / 4)
             return []
-        ready, _ = self._ray.wait(references, num_returns=1, timeout=_LOOK_S)
+        ready, _ = self._ray.wait(references, num_returns=1, timeout=LOOK_S)
         return list(ready)
 
     def _look(self) -> None:
         """Start an actor on each machine that has none; give up where there has been none for too long."""
         now = time.monotonic()
-        if now - self._looked_at < _LOOK_S:
+        if now - self._looked_at < LOOK_S:
             return
         self._looked_at = now
         here = self._members.keys() | {member.machine for member in self._starting.values()}
         for node in self._ray.nodes():
-            machine, processors = node["NodeID"], int(node["Resources"].get("CPU", 0))
-            if node["Alive"] and processors and machine not in here and self._deaths[machine] < MAX_LOSSES:
-                self._start(machine, node["NodeManagerAddress"], min(processors, self._workers))
+            if can_work(node) and node["NodeID"] not in here and self._deaths[node["NodeID"]] < MAX_LOSSES:
+                begun, member = start(
+                    self._ray, node, self._versions, self._parcel, threads=self._workers, processors=self._workers
+                )
+                self._starting[begun] = member
         if self._members or self._starting:
             self._alone_since = None
             return
         self._alone_since = self._alone_since or now
-        if now - self._alone_since > _PATIENCE_S:
+        if now - self._alone_since > PATIENCE_S:
             raise ClusterUnavailable(
                 f"nobody in the cluster can work: {self._problem}: call the same command again for the rest"
             )
 
-    def _start(self, machine: str, address: str, processors: int) -> None:
-        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-        actor = (
-            self._ray.remote(_actor_class())
-            .options(
-                num_cpus=processors,
-                max_concurrency=self._workers,
-                scheduling_strategy=NodeAffinitySchedulingStrategy(machine, soft=False),
-            )
-            .remote()
-        )
-        self._starting[actor.begin.remote(self._versions, self._parcel)] = _Member(machine, address, actor)
-
     def _started(self, reference: Any) -> None:
         member = self._starting.pop(reference)
         try:
-            differing = self._ray.get(reference)
-        except self._ray.exceptions.RayTaskError as error:
-            raise _on(member, _cause_of(error)) from error
+            check(self._ray, reference, member)
         except self._ray.exceptions.RayError as error:
             self._lose(member, error)
             return
-        if differing:
-            raise ClusterUnavailable(
-                f"machine {member.address} has {differing}: install the same versions on all machines"
-            )
         self._members[member.machine] = member
         self._waiting.join(member.machine)
 
@@ -197,7 +180,7 @@ class RayCrew(Generic[Item, Value]):
         try:
             future.set_result(self._ray.get(reference))
         except self._ray.exceptions.RayTaskError as error:
-            future.set_exception(_on(member, _cause_of(error)))
+            future.set_exception(on(member, cause_of(error)))
         except self._ray.exceptions.RayError as error:
             self._lose(member, error)
             job.num_losses += 1
@@ -211,7 +194,7 @@ class RayCrew(Generic[Item, Value]):
             )
         return [(job.item, future)]
 
-    def _lose(self, member: _Member, error: Exception) -> None:
+    def _lose(self, member: Member, error: Exception) -> None:
         """The actor is gone, with its machine or alone. Each item that ran there tells of it; the first one counts."""
         if member.is_lost:
             return
@@ -224,6 +207,42 @@ class RayCrew(Generic[Item, Value]):
             self._waiting.leave(member.machine)
         with suppress(self._ray.exceptions.RayError):
             self._ray.kill(member.actor)  # where it only could not be reached, nothing must go on there
+
+
+def can_work(node: Mapping[str, Any]) -> bool:
+    """Whether a machine, as `ray.nodes()` tells of it, is there and has a processor for Ray."""
+    return bool(node["Alive"]) and int(node["Resources"].get("CPU", 0)) > 0
+
+
+def start(
+    ray: Any, node: Mapping[str, Any], wanted: Mapping[str, str], parcel: Any, *, threads: int, processors: int
+) -> tuple[Any, Member]:
+    """An actor on a machine, with the work in `parcel` and so many threads for it; and what `check` waits for.
+
+    `processors` of the machine are reserved for it, at most all.
+    """
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    actor = (
+        ray.remote(_actor_class())
+        .options(
+            num_cpus=min(processors, int(node["Resources"]["CPU"])),
+            max_concurrency=threads,
+            scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False),
+        )
+        .remote()
+    )
+    return actor.begin.remote(dict(wanted), parcel), Member(node["NodeID"], node["NodeManagerAddress"], actor)
+
+
+def check(ray: Any, begun: Any, member: Member) -> None:
+    """Wait until an actor can work. Raises ClusterUnavailable where it has other versions, RayError where it is lost."""
+    try:
+        differing = ray.get(begun)
+    except ray.exceptions.RayTaskError as error:
+        raise on(member, cause_of(error)) from error
+    if differing:
+        raise ClusterUnavailable(f"machine {member.address} has {differing}: install the same versions on all machines")
 
 
 def _actor_class() -> type:
@@ -250,10 +269,11 @@ def _actor_class() -> type:
     return Member
 
 
-def _cause_of(error: Any) -> Exception:
+def cause_of(error: Any) -> Exception:
+    """What was raised on the machine."""
     return error.cause if isinstance(error.cause, Exception) else error
 
 
-def _on(member: _Member, error: Exception) -> Exception:
+def on(member: Member, error: Exception) -> Exception:
     """A failure of the apparatus, with the machine on which it happened."""
     return type(error)(f"on {member.address}: {error}") if isinstance(error, ApparatusError) else error

@@ -67,6 +67,8 @@ def open_sandbox(config: SandboxConfig, image: str, workdir: str = "/testbed", *
         ImageMissing: there is no `image`.
         SandboxError: the box did not start.
     """
+    if config.cluster:
+        return _open_remote(config, BoxRequest(image, workdir, name=name))
     backend = backend_of(config.type)
     _prepare(config.type, backend)
     return Box(config, backend.start(config, image, workdir, name), workdir)
@@ -90,6 +92,8 @@ def open_box(config: SandboxConfig, wanted: BoxRequest) -> Sandbox:
 
     Raises what `open_sandbox` does, and StorageError when the images in use leave no room.
     """
+    if config.cluster:
+        return _open_remote(config, wanted)
     with ExitStack() as stack:
         image = stack.enter_context(_hold(config, wanted))
         try:
@@ -101,6 +105,12 @@ def open_box(config: SandboxConfig, wanted: BoxRequest) -> Sandbox:
         assert isinstance(box, Box)
         box.after_close = stack.pop_all().close
     return box
+
+
+def _open_remote(config: SandboxConfig, wanted: BoxRequest) -> Sandbox:
+    from swe_srl.runtime.remote import open_remote
+
+    return open_remote(config, wanted)
 
 
 @contextlib.contextmanager

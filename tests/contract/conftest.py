@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from machines import Machines
 
 from swe_srl.errors import EngineUnavailable
-from swe_srl.runtime import Limits, Sandbox, SandboxConfig, open_sandbox
+from swe_srl.runtime import Limits, Sandbox, SandboxConfig, open_sandbox, remote
 from swe_srl.runtime.rootless.launch import require_bubblewrap
 from swe_srl.runtime.rootless.store import remove_tree
 
@@ -23,7 +25,8 @@ BACKENDS = [
     SandboxConfig(type=kind, session=session, limits=LIMITS)
     for kind in ("docker", "bubblewrap")
     for session in ("persistent", "fresh")
-]
+] + [SandboxConfig(type="bubblewrap", cluster="two machines", limits=LIMITS)]
+CANNOT = "no bubblewrap, no user namespaces, or no ray, on this machine"
 REPOSITORY = """
 cd /testbed && git init -q . && git config user.email a@example.org && git config user.name A
 printf 'one\\ntwo\\n' > f.txt && printf '*.log\\n' > .gitignore && mkdir d && echo keep > d/g.txt && git add -A && git commit -qm start
@@ -103,12 +106,14 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Every test of the contract runs over every backend; `@pytest.mark.session(kind)` limits it to one kind of session."""
     wanted = metafunc.definition.get_closest_marker("session")
     configs = [config for config in BACKENDS if wanted is None or config.session in wanted.args]
+    if "outside" in metafunc.fixturenames or metafunc.definition.get_closest_marker("here"):
+        configs = [config for config in configs if not config.cluster]
     for name in {"kind", "config"} & set(metafunc.fixturenames):
         metafunc.parametrize(name, configs, ids=_name, indirect=True)
 
 
 def _name(config: SandboxConfig) -> str:
-    return f"{config.type}-{config.session}"
+    return f"{config.type}-{config.session}{'-cluster' * bool(config.cluster)}"
 
 
 def _can_run(config: SandboxConfig) -> bool:
@@ -117,7 +122,7 @@ def _can_run(config: SandboxConfig) -> bool:
             require_bubblewrap()
         except EngineUnavailable:
             return False
-    return True
+    return not config.cluster or importlib.util.find_spec("ray") is not None
 
 
 @pytest.fixture(scope="package")
@@ -126,6 +131,17 @@ def archives(base_image: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("archives")
     subprocess.run(["docker", "save", "-o", folder / "base.tar", base_image], check=True, capture_output=True)
     return folder
+
+
+@pytest.fixture(scope="package")
+def machines(store: Path) -> Iterator[Machines]:
+    """A Ray cluster of two machines. After `store`, for what it starts has its environment from here."""
+    made = Machines()
+    made.have(2)
+    yield made
+    for connected in remote._clusters.values():
+        connected.close()
+    made.close()
 
 
 @pytest.fixture(scope="package", autouse=True)
@@ -149,34 +165,46 @@ def outside() -> dict[str, type[Docker | Bubblewrap]]:
 
 
 @pytest.fixture(scope="package")
-def shared(base_image: str, archives: Path) -> Iterator[dict[str, Sandbox]]:
+def shared(
+    base_image: str, archives: Path, request: pytest.FixtureRequest
+) -> Iterator[Callable[[SandboxConfig], Sandbox]]:
     boxes: dict[str, Sandbox] = {}
+
+    def open_once(bare: SandboxConfig) -> Sandbox:
+        name = _name(bare)
+        if name not in boxes:
+            boxes[name] = open_sandbox(_here(bare, request), base_image, name=f"contract-{name}")
+            assert boxes[name].run(REPOSITORY, timeout_s=30).exit_code == 0
+        return boxes[name]
+
     try:
-        for bare in BACKENDS:
-            config = bare.model_copy(update={"archives": archives})
-            if not _can_run(config):
-                continue
-            box = boxes[_name(config)] = open_sandbox(config, base_image, name=f"contract-{_name(config)}")
-            assert box.run(REPOSITORY, timeout_s=30).exit_code == 0
-        yield boxes
+        yield open_once
     finally:
         for box in boxes.values():
             box.close()
 
 
+def _here(config: SandboxConfig, request: pytest.FixtureRequest) -> SandboxConfig:
+    """With the places of this run."""
+    places = {"archives": request.getfixturevalue("archives")}
+    if config.cluster:
+        places["cluster"] = request.getfixturevalue("machines").address
+    return config.model_copy(update=places)
+
+
 @pytest.fixture
-def config(request: pytest.FixtureRequest, archives: Path) -> SandboxConfig:
+def config(request: pytest.FixtureRequest) -> SandboxConfig:
     if not _can_run(request.param):
-        pytest.skip("no bubblewrap, or no user namespaces, on this machine")
-    return request.param.model_copy(update={"archives": archives})
+        pytest.skip(CANNOT)
+    return _here(request.param, request)
 
 
 @pytest.fixture
-def kind(request: pytest.FixtureRequest, shared: dict[str, Sandbox]) -> Iterator[Kind]:
+def kind(request: pytest.FixtureRequest, shared: Callable[[SandboxConfig], Sandbox]) -> Iterator[Kind]:
     """The shared box of one config; what a test changed in the repository is undone after it."""
     if not _can_run(request.param):
-        pytest.skip("no bubblewrap, or no user namespaces, on this machine")
-    box = shared[_name(request.param)]
+        pytest.skip(CANNOT)
+    box = shared(request.param)
     yield Kind(request.param, box)
     assert box.run("cd /testbed && git reset -q --hard && git clean -qfdx", timeout_s=30).exit_code == 0
 

@@ -208,6 +208,7 @@ def test_a_fork_bomb_is_held_and_the_box_goes_on(box):
     assert box.run("echo fine", timeout_s=30).output == "fine\n"
 
 
+@pytest.mark.here
 @pytest.mark.session("persistent")
 def test_a_box_that_takes_no_new_shell_is_emptied_for_one(box, monkeypatch):
     refusals = iter([SandboxError("no process is left")])

@@ -64,8 +64,8 @@ def test_a_cluster_without_machines_is_an_error_after_a_while(machines, monkeypa
     from swe_srl.runtime import crew as module
 
     assert not machines.nodes, "this test comes first"
-    monkeypatch.setattr(module, "_PATIENCE_S", 1.0)
-    monkeypatch.setattr(module, "_LOOK_S", 0.4)
+    monkeypatch.setattr(module, "PATIENCE_S", 1.0)
+    monkeypatch.setattr(module, "LOOK_S", 0.4)
     with pytest.raises(ClusterUnavailable, match="nobody in the cluster"):
         list(fan_out(str, [1], workers=1, executor=RayCluster(machines.address)))
 

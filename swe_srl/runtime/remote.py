@@ -1,0 +1,283 @@
+"""Boxes on the machines of a Ray cluster, for who asks them something turn by turn: episodes, lessons, rewards by effect.
+
+One actor on each machine keeps its boxes, and every call of a box goes there. So the policy, the run directory and whatever
+decides stay in this process, while commands run elsewhere; `RayCluster` is for work that can travel as a whole. A box goes to
+a machine that has had its image, where there is room on one, else to the one with the fewest boxes; who finds no room waits.
+A machine that dies takes its boxes along: the next call of each is a SandboxError, as for any box that is gone.
+"""
+
+from __future__ import annotations
+
+import atexit
+import itertools
+import threading
+import time
+from collections import Counter
+from contextlib import suppress
+from types import TracebackType
+from typing import Any, Self
+
+from swe_srl.errors import ApparatusError, ClusterUnavailable, SandboxError
+from swe_srl.runtime.base import CommandResult, Sandbox, SandboxConfig
+from swe_srl.runtime.cluster import RayCluster, versions
+from swe_srl.runtime.crew import LOOK_S, MAX_LOSSES, PATIENCE_S, Member, can_work, cause_of, check, on, start
+from swe_srl.runtime.open import BoxRequest, open_box
+from swe_srl.runtime.shell import Answer
+
+_THREADS = 4
+"""Of an actor, beside one for each box: for boxes that are opened and closed meanwhile."""
+
+_clusters: dict[tuple[str, int], Machines] = {}
+_lock = threading.Lock()
+
+
+def machines_of(config: SandboxConfig) -> Machines:
+    """The machines of the cluster that `config` names; connected to once in a process. Raises UserError, ClusterUnavailable."""
+    key = (config.cluster, config.cluster_boxes)
+    with _lock:
+        if key not in _clusters:
+            _clusters[key] = Machines(RayCluster(config.cluster).connect(), config.cluster_boxes)
+            atexit.register(_clusters[key].close)
+        return _clusters[key]
+
+
+class Keeper:
+    """The boxes of one machine, where they are. Called with the name of one of its methods and the arguments."""
+
+    def __init__(self) -> None:
+        self._things: dict[int, Any] = {}
+        self._numbers = itertools.count(1)
+
+    def __call__(self, order: tuple[Any, ...]) -> Any:
+        """Carry out one order; raises what it raises."""
+        name, *arguments = order
+        return getattr(self, name)(*arguments)
+
+    def open(self, config: SandboxConfig, wanted: BoxRequest) -> int:
+        """Open a box; its number."""
+        return self._keep(open_box(config, wanted))
+
+    def ask(self, number: int, method: str, arguments: tuple[Any, ...], named: dict[str, Any]) -> Any:
+        """Call a method of a box, or of what one has given."""
+        answer = getattr(self._things[number], method)(*arguments, **named)
+        return self._keep(answer) if method == "record" else answer
+
+    def close(self, number: int) -> None:
+        """Close a box."""
+        self._things.pop(number).close()
+
+    def close_all(self) -> None:
+        """Close what is open, for nobody is left who could ask for it."""
+        while self._things:
+            with suppress(ApparatusError, KeyError):
+                self._things.popitem()[1].close()
+
+    def _keep(self, thing: Any) -> int:
+        number = next(self._numbers)
+        self._things[number] = thing
+        return number
+
+
+class Machines:
+    """The machines of a cluster, each with its keeper. For any number of threads."""
+
+    def __init__(self, ray: Any, boxes_each: int) -> None:
+        self._ray = ray
+        self._boxes_each = boxes_each
+        self._parcel = ray.put(ray.cloudpickle.dumps(Keeper()))
+        self._room = threading.Condition()
+        self._members: dict[str, Member] = {}
+        self._open: Counter[str] = Counter()
+        self._images: dict[str, set[str]] = {}
+        self._deaths: Counter[str] = Counter()
+        self._looked_at = float("-inf")
+        self._problem = "no machine with a processor for Ray is there"
+
+    def open(self, config: SandboxConfig, wanted: BoxRequest) -> RemoteBox:
+        """A box on one of the machines; waits until one has room. Where a machine dies meanwhile, another is tried.
+
+        Raises what `open_box` raises, with the machine's address, and ClusterUnavailable where no machine is left.
+        """
+        there = config.model_copy(update={"cluster": ""})
+        for _ in range(MAX_LOSSES):
+            member = self._take(wanted.image)
+            try:
+                number = self.call(member, "open", there, wanted)
+            except _Lost:
+                continue
+            except BaseException:
+                self.give_back(member)
+                raise
+            return RemoteBox(self, member, number, wanted.workdir)
+        raise SandboxError(f"{MAX_LOSSES} machines were lost while they opened a box of {wanted.image}")
+
+    def call(self, member: Member, *order: Any) -> Any:
+        """Have a keeper carry out an order. Raises what that raises, and SandboxError where the machine is gone."""
+        if not member.is_lost:
+            try:
+                return self._ray.get(member.actor.do.remote(order))
+            except self._ray.exceptions.RayTaskError as error:
+                raise on(member, cause_of(error)) from error
+            except self._ray.exceptions.RayError as error:
+                self._lose(member, error)
+        raise _Lost(f"machine {member.address} was lost, and the box with it")
+
+    def give_back(self, member: Member) -> None:
+        """A box of this machine is closed."""
+        with self._room:
+            if not member.is_lost:
+                self._open[member.machine] -= 1
+                self._room.notify_all()
+
+    def close(self) -> None:
+        """Close all boxes and leave the cluster."""
+        for member in self._members.values():
+            with suppress(self._ray.exceptions.RayError):
+                self._ray.get(member.actor.do.remote(("close_all",)), timeout=30)
+        self._members.clear()
+        self._ray.shutdown()
+
+    def _take(self, image: str) -> Member:
+        with self._room:
+            alone_since = time.monotonic()
+            while True:
+                self._look()
+                free = [member for member in self._members.values() if self._open[member.machine] < self._boxes_each]
+                if free:
+                    chosen = min(
+                        free, key=lambda one: (image not in self._images[one.machine], self._open[one.machine])
+                    )
+                    self._open[chosen.machine] += 1
+                    self._images[chosen.machine].add(image)
+                    return chosen
+                if self._members:
+                    alone_since = time.monotonic()
+                elif time.monotonic() - alone_since > PATIENCE_S:
+                    raise ClusterUnavailable(
+                        f"nobody in the cluster can work: {self._problem}: call the same command again for the rest"
+                    )
+                self._room.wait(LOOK_S)
+
+    def _look(self) -> None:
+        """Have a keeper on each machine; those that came since are looked for now and then."""
+        now = time.monotonic()
+        if now - self._looked_at < LOOK_S:
+            return
+        self._looked_at = now
+        for node in self._ray.nodes():
+            if not can_work(node) or node["NodeID"] in self._members or self._deaths[node["NodeID"]] >= MAX_LOSSES:
+                continue
+            begun, member = start(
+                self._ray, node, versions(), self._parcel, threads=self._boxes_each + _THREADS, processors=1
+            )
+            try:
+                check(self._ray, begun, member)
+            except self._ray.exceptions.RayError as error:
+                self._problem = f"{member.address}: {error}"
+                self._deaths[member.machine] += 1
+                continue
+            self._members[member.machine], self._images[member.machine] = member, set()
+
+    def _lose(self, member: Member, error: Exception) -> None:
+        with self._room:
+            if member.is_lost:
+                return
+            member.is_lost = True
+            self._problem = (
+                f"the last of its machines was lost: {member.address}: {str(error).strip().splitlines()[-1].strip()}"
+            )
+            self._deaths[member.machine] += 1
+            if self._members.pop(member.machine, None):
+                del self._open[member.machine], self._images[member.machine]
+            self._room.notify_all()
+        with suppress(self._ray.exceptions.RayError):
+            self._ray.kill(member.actor)  # where it only could not be reached, nothing must go on there
+
+
+class _Lost(SandboxError):
+    """A machine is gone."""
+
+
+class _Remote:
+    """Something that a keeper keeps."""
+
+    def __init__(self, machines: Machines, member: Member, number: int) -> None:
+        self._machines = machines
+        self._member = member
+        self._number = number
+        self._is_closed = False
+
+    def _ask(self, method: str, *arguments: Any, **named: Any) -> Any:
+        if self._is_closed:
+            raise SandboxError("the box is closed")
+        return self._machines.call(self._member, "ask", self._number, method, arguments, named)
+
+    def close(self) -> None:
+        """Close it there; harmless where it is closed, or gone."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        with suppress(_Lost):
+            self._machines.call(self._member, "close", self._number)
+
+
+class RemoteBox(_Remote):
+    """A box on another machine; see `Sandbox`."""
+
+    def __init__(self, machines: Machines, member: Member, number: int, workdir: str) -> None:
+        super().__init__(machines, member, number)
+        self.workdir = workdir
+
+    def run(self, command: str, *, timeout_s: float) -> CommandResult:
+        """See `Sandbox.run`."""
+        return CommandResult(*self._ask("run", command, timeout_s=timeout_s))
+
+    def read_file(self, path: str) -> bytes:
+        """See `Sandbox.read_file`."""
+        return bytes(self._ask("read_file", path))
+
+    def write_file(self, path: str, content: bytes) -> None:
+        """See `Sandbox.write_file`."""
+        self._ask("write_file", path, content)
+
+    def diff(self) -> str:
+        """See `Sandbox.diff`."""
+        return str(self._ask("diff"))
+
+    def serve(self, script: str, *, limit: int | None = 1_000_000) -> Answer:
+        """See `Box.serve`."""
+        return Answer(*self._ask("serve", script, limit=limit))
+
+    def record(self, pipe: str) -> RemoteRecorder:
+        """See `Box.record`."""
+        return RemoteRecorder(self._machines, self._member, self._ask("record", pipe))
+
+    def close(self) -> None:
+        """Remove the box."""
+        if not self._is_closed:
+            try:
+                super().close()
+            finally:
+                self._machines.give_back(self._member)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class RemoteRecorder(_Remote):
+    """What hears a pipe of a box on another machine; see `Recorder`."""
+
+    def finish(self, timeout_s: float = 60.0) -> tuple[bytes, bool]:
+        """See `Recorder.finish`."""
+        data, complete = self._ask("finish", timeout_s=timeout_s)
+        return data, complete
+
+
+def open_remote(config: SandboxConfig, wanted: BoxRequest) -> Sandbox:
+    """A box on a machine of the cluster that `config` names. Raises as `Machines.open` does."""
+    return machines_of(config).open(config, wanted)
