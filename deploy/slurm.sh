@@ -17,7 +17,9 @@ fi
 predictions=$1 tasks=$2 run=$3
 shift 3
 
-head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+# Not `| head -n 1`: whoever writes on after its first line ends the script by SIGPIPE.
+nodes=$(scontrol show hostnames "$SLURM_JOB_NODELIST")
+head=${nodes%%$'\n'*}
 # A port of its own for each job: what another job has left behind on the node is not taken for ours.
 address="$head:$((20000 + SLURM_JOB_ID % 10000))"
 

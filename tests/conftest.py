@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from machines import Machines
 
 ROOT = Path(__file__).parents[1]
 
@@ -29,3 +31,15 @@ def base_image() -> str:
     if os.environ.get("SWE_SRL_REQUIRE_DOCKER") == "1":
         pytest.fail(problem)
     pytest.skip(problem)
+
+
+@pytest.fixture(scope="session")
+def machines() -> Iterator[Machines]:
+    """A Ray cluster, for a process can be part of one only; `have` says how many machines it is to have."""
+    pytest.importorskip("ray", reason="ray is not installed: pip install 'swe-srl[ray]'")
+    from swe_srl.runtime.remote import leave_all
+
+    made = Machines()
+    yield made
+    leave_all()
+    made.close()

@@ -5,10 +5,12 @@ from __future__ import annotations
 import importlib.util
 import os
 import socket
+import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import metadata
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from swe_srl import __version__
 from swe_srl.errors import ClusterUnavailable, UserError
@@ -19,6 +21,17 @@ Item = TypeVar("Item")
 Value = TypeVar("Value")
 
 _CONNECT_S = 5.0
+
+
+class _Joined(NamedTuple):
+    """The cluster that this process is part of, and how many have joined it."""
+
+    address: str = ""
+    members: int = 0
+
+
+_joined = _Joined()
+_lock = threading.Lock()
 
 
 class RayCluster:
@@ -42,9 +55,26 @@ class RayCluster:
                 "start this command on a machine of the cluster"
             )
 
-    def connect(self) -> Any:
-        """The ray module, connected. Raises ClusterUnavailable."""
-        return _connect(self._address)
+    def join(self) -> Any:
+        """The ray module, connected: once in a process, however many join. Raises ClusterUnavailable."""
+        global _joined  # noqa: PLW0603  so is ray's own connection
+        with _lock:
+            if _joined.members and _joined.address != self._address:
+                raise ClusterUnavailable(
+                    f"this process works with the cluster at {_joined.address}, and cannot join the one at {self._address} too: "
+                    "give both the same address"
+                )
+            ray = _connect(self._address) if not _joined.members else sys.modules["ray"]
+            _joined = _Joined(self._address, _joined.members + 1)
+            return ray
+
+    def leave(self) -> None:
+        """What `join` began; the connection ends with the last who leaves."""
+        global _joined  # noqa: PLW0603
+        with _lock:
+            _joined = _Joined(self._address, _joined.members - 1)
+            if not _joined.members:
+                sys.modules["ray"].shutdown()
 
     @contextmanager
     def crew(
@@ -55,7 +85,7 @@ class RayCluster:
         Raises, when items are given or waited for, ClusterUnavailable: the cluster does not answer, is of another
         version, or has no machine left.
         """
-        crew = RayCrew(self.connect, work, workers=max(1, workers), near=near or id, versions=versions())
+        crew = RayCrew(self.join, self.leave, work, workers=max(1, workers), near=near or id, versions=versions())
         try:
             yield crew
         finally:

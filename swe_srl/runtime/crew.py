@@ -52,15 +52,17 @@ class RayCrew(Generic[Item, Value]):
 
     def __init__(
         self,
-        connect: Callable[[], Any],
+        join: Callable[[], Any],
+        leave: Callable[[], None],
         work: Callable[[Item], Value],
         *,
         workers: int,
         near: Callable[[Item], object],
         versions: Mapping[str, str],
     ) -> None:
-        """`connect` gives the ray module, connected; `versions` are those that every machine must have."""
-        self._connect = connect
+        """`join` gives the ray module, connected, until `leave`; `versions` are those that every machine must have."""
+        self._join = join
+        self._leave = leave
         self._versions = dict(versions)
         self._work = work
         self._workers = workers
@@ -83,7 +85,7 @@ class RayCrew(Generic[Item, Value]):
     def give(self, item: Item) -> None:
         """Have `item` wait for a machine, or go to a free one."""
         if self._ray is None:
-            self._ray = self._connect()
+            self._ray = self._join()
             self._parcel = self._ray.put(self._ray.cloudpickle.dumps(self._work))
             self._look()
         self._waiting.add(_Job(item))
@@ -123,7 +125,7 @@ class RayCrew(Generic[Item, Value]):
         for member in self._members.values():
             with suppress(self._ray.exceptions.RayError):
                 member.actor.__ray_terminate__.remote()
-        self._ray.shutdown()
+        self._leave()
 
     def _next_references(self) -> list[Any]:
         references = [*self._starting, *self._running]

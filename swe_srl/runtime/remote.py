@@ -36,9 +36,17 @@ def machines_of(config: SandboxConfig) -> Machines:
     key = (config.cluster, config.cluster_boxes)
     with _lock:
         if key not in _clusters:
-            _clusters[key] = Machines(RayCluster(config.cluster).connect(), config.cluster_boxes)
-            atexit.register(_clusters[key].close)
+            if not _clusters:
+                atexit.register(leave_all)
+            _clusters[key] = Machines(RayCluster(config.cluster), config.cluster_boxes)
         return _clusters[key]
+
+
+def leave_all() -> None:
+    """Close all boxes that are open on other machines."""
+    with _lock:
+        while _clusters:
+            _clusters.popitem()[1].close()
 
 
 class Keeper:
@@ -81,10 +89,11 @@ class Keeper:
 class Machines:
     """The machines of a cluster, each with its keeper. For any number of threads."""
 
-    def __init__(self, ray: Any, boxes_each: int) -> None:
-        self._ray = ray
+    def __init__(self, cluster: RayCluster, boxes_each: int) -> None:
+        self._cluster = cluster
+        self._ray = cluster.join()
         self._boxes_each = boxes_each
-        self._parcel = ray.put(ray.cloudpickle.dumps(Keeper()))
+        self._parcel = self._ray.put(self._ray.cloudpickle.dumps(Keeper()))
         self._room = threading.Condition()
         self._members: dict[str, Member] = {}
         self._open: Counter[str] = Counter()
@@ -92,6 +101,7 @@ class Machines:
         self._deaths: Counter[str] = Counter()
         self._looked_at = float("-inf")
         self._problem = "no machine with a processor for Ray is there"
+        self._is_closed = False
 
     def open(self, config: SandboxConfig, wanted: BoxRequest) -> RemoteBox:
         """A box on one of the machines; waits until one has room. Where a machine dies meanwhile, another is tried.
@@ -130,12 +140,17 @@ class Machines:
                 self._room.notify_all()
 
     def close(self) -> None:
-        """Close all boxes and leave the cluster."""
+        """Close all boxes and leave the cluster; twice is harmless."""
+        if self._is_closed:
+            return
+        self._is_closed = True
         for member in self._members.values():
             with suppress(self._ray.exceptions.RayError):
                 self._ray.get(member.actor.do.remote(("close_all",)), timeout=30)
+            with suppress(self._ray.exceptions.RayError):
+                self._ray.kill(member.actor)
         self._members.clear()
-        self._ray.shutdown()
+        self._cluster.leave()
 
     def _take(self, image: str) -> Member:
         with self._room:
@@ -159,7 +174,10 @@ class Machines:
                 self._room.wait(LOOK_S)
 
     def _look(self) -> None:
-        """Have a keeper on each machine; those that came since are looked for now and then."""
+        """Have a keeper on each machine; those that came since are looked for now and then.
+
+        It reserves no processor in Ray's books: it would keep out, as long as this process lives, who comes after it.
+        """
         now = time.monotonic()
         if now - self._looked_at < LOOK_S:
             return
@@ -168,7 +186,7 @@ class Machines:
             if not can_work(node) or node["NodeID"] in self._members or self._deaths[node["NodeID"]] >= MAX_LOSSES:
                 continue
             begun, member = start(
-                self._ray, node, versions(), self._parcel, threads=self._boxes_each + _THREADS, processors=1
+                self._ray, node, versions(), self._parcel, threads=self._boxes_each + _THREADS, processors=0
             )
             try:
                 check(self._ray, begun, member)

@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from machines import Machines
 
-from swe_srl.errors import EngineUnavailable
-from swe_srl.runtime import Limits, Sandbox, SandboxConfig, open_sandbox, remote
+from swe_srl.errors import EngineUnavailable, SandboxError
+from swe_srl.runtime import Limits, Sandbox, SandboxConfig, open_sandbox
 from swe_srl.runtime.rootless.launch import require_bubblewrap
 from swe_srl.runtime.rootless.store import remove_tree
 
@@ -133,17 +132,6 @@ def archives(base_image: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="package")
-def machines(store: Path) -> Iterator[Machines]:
-    """A Ray cluster of two machines. After `store`, for what it starts has its environment from here."""
-    made = Machines()
-    made.have(2)
-    yield made
-    for connected in remote._clusters.values():
-        connected.close()
-    made.close()
-
-
 @pytest.fixture(scope="package", autouse=True)
 def store() -> Iterator[Path]:
     """Boxes without an engine of these tests, apart from those of runs beside them."""
@@ -172,7 +160,7 @@ def shared(
 
     def open_once(bare: SandboxConfig) -> Sandbox:
         name = _name(bare)
-        if name not in boxes:
+        if name not in boxes or (bare.cluster and _is_gone(boxes[name])):  # tests take machines away
             boxes[name] = open_sandbox(_here(bare, request), base_image, name=f"contract-{name}")
             assert boxes[name].run(REPOSITORY, timeout_s=30).exit_code == 0
         return boxes[name]
@@ -184,11 +172,21 @@ def shared(
             box.close()
 
 
+def _is_gone(box: Sandbox) -> bool:
+    try:
+        box.run("true", timeout_s=20)
+    except SandboxError:
+        return True
+    return False
+
+
 def _here(config: SandboxConfig, request: pytest.FixtureRequest) -> SandboxConfig:
     """With the places of this run."""
     places = {"archives": request.getfixturevalue("archives")}
     if config.cluster:
-        places["cluster"] = request.getfixturevalue("machines").address
+        machines = request.getfixturevalue("machines")
+        machines.have(2)
+        places["cluster"] = machines.address
     return config.model_copy(update=places)
 
 

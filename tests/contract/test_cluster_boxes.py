@@ -30,7 +30,7 @@ def on_cluster(machines: Machines, archives: Path) -> Iterator[SandboxConfig]:
         pytest.skip(str(error))
     machines.have(2)
     yield SandboxConfig(type="bubblewrap", archives=archives, cluster=machines.address, cluster_boxes=1)
-    remote._clusters.pop((machines.address, 1)).close()
+    remote.leave_all()
 
 
 def place(box: RemoteBox) -> str:

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from machines import Machines
 from rows import row_on_image
 
 from swe_srl.benchmarks.gold_files import gold_files
@@ -79,9 +78,17 @@ def rows(tmp_path_factory: pytest.TempPathFactory, base_image: str) -> Iterator[
         yield path
 
 
-@pytest.fixture(params=["docker", "bubblewrap"])
+@pytest.fixture(params=["docker", "bubblewrap", "cluster"])
 def sandbox(request: pytest.FixtureRequest, rows: Path) -> SandboxConfig:
-    return SandboxConfig(type=request.param, archives=rows.parent / "archives")
+    here = SandboxConfig(
+        type="docker" if request.param == "docker" else "bubblewrap", archives=rows.parent / "archives"
+    )
+    if request.param != "cluster":
+        return here
+    pytest.importorskip("ray", reason="ray is not installed: pip install 'swe-srl[ray]'")
+    machines = request.getfixturevalue("machines")
+    machines.have(2)
+    return here.model_copy(update={"cluster": machines.address})
 
 
 def predict(patch: str, model: str) -> Prediction:
@@ -107,7 +114,9 @@ def test_gold_resolves_and_wrong_patches_do_not_each_in_a_box_of_its_own(
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_two_machines_of_a_cluster_come_to_the_verdicts_of_threads_though_one_dies(rows: Path, tmp_path: Path) -> None:
+def test_two_machines_of_a_cluster_come_to_the_verdicts_of_threads_though_one_dies(
+    rows: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
     pytest.importorskip("ray", reason="ray is not installed: pip install 'swe-srl[ray]'")
     from swe_srl.runtime.cluster import RayCluster
 
@@ -119,7 +128,7 @@ def test_two_machines_of_a_cluster_come_to_the_verdicts_of_threads_though_one_di
     }
     predictions = [predict(patch, f"{name}{n}") for n in range(3) for name, patch in patches.items()]
     here = grade_all(predictions, Grader(rows, timeout_s=60), Run(tmp_path / "here"), source=rows)
-    machines = Machines()
+    machines = request.getfixturevalue("machines")
     machines.have(2)
 
     def lose_one(done: int, total: int) -> None:
@@ -132,7 +141,6 @@ def test_two_machines_of_a_cluster_come_to_the_verdicts_of_threads_though_one_di
             executor=RayCluster(machines.address), progress=lose_one,
         )  # fmt: skip
     finally:
-        machines.close()
         backend_of("docker").reap()  # what ran on the machine that died, as the next run there would
     timeless = [[item.model_copy(update={"duration_s": 0.0}) for item in verdicts] for verdicts in (here, there)]
     assert timeless[0] == timeless[1]

@@ -29,6 +29,7 @@ def submitted(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]
 
 def test_the_batch_script_grades_at_the_head_that_it_starts(tmp_path):
     done = submitted(tmp_path, "my predictions.jsonl", "tasks", "run", "--workers", "8")
+    assert done.returncode == 0, done.stderr
     words = done.stdout.splitlines()
     assert words[0] == "symmetric-run"
     ray, verb = words[: words.index("--")], words[words.index("--") + 1 :]
