@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Predictions → verdicts on the nodes of one allocation: sbatch deploy/slurm.sh PREDICTIONS TASKS RUN [options of swe-srl grade]
-# Needs Ray 2.49 or later on all nodes, and what docs/cluster.md says of each. Submitted again with the same RUN, it goes on.
+# Needs Ray 2.52 or later on all nodes, and what docs/cluster.md says of each. Submitted again with the same RUN, it goes on.
 #SBATCH --job-name=swe-srl-grade
 #SBATCH --nodes=4
 #SBATCH --ntasks-per-node=1
@@ -22,6 +22,10 @@ nodes=$(scontrol show hostnames "$SLURM_JOB_NODELIST")
 head=${nodes%%$'\n'*}
 # A port of its own for each job: what another job has left behind on the node is not taken for ours.
 address="$head:$((20000 + SLURM_JOB_ID % 10000))"
+
+# A token in the home that the nodes share: without one, whoever reaches the head may run anything here.
+export RAY_AUTH_MODE=token
+ray get-auth-token --generate >/dev/null
 
 # One Ray node on each, the command on the first; when it ends, all of them end. A node that fails ends nothing but itself.
 srun --no-kill --kill-on-bad-exit=0 \

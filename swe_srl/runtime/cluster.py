@@ -126,5 +126,7 @@ def _connect(address: str) -> Any:
             f"the cluster at {address} cannot be joined: {said}: have the same Ray and Python on all machines, and start this command on one of them"
         ) from error
     except (ConnectionError, ValueError, SystemExit) as error:
+        if "RAY_AUTH_MODE" not in os.environ:
+            advice += " If it asks for a token, as Ray does from 2.59 on where one is kept: export RAY_AUTH_MODE=token"
         raise ClusterUnavailable(f"no Ray cluster answers at {address}: {advice}") from error
     return ray

@@ -36,9 +36,10 @@ def machines_of(config: SandboxConfig) -> Machines:
     key = (config.cluster, config.cluster_boxes)
     with _lock:
         if key not in _clusters:
-            if not _clusters:
-                atexit.register(leave_all)
             _clusters[key] = Machines(RayCluster(config.cluster), config.cluster_boxes)
+            if len(_clusters) == 1:
+                # Only now, so that it comes before Ray's own end, which `join` has registered.
+                atexit.register(leave_all)
         return _clusters[key]
 
 

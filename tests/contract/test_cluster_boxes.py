@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -75,6 +77,23 @@ def test_a_box_goes_where_its_image_is(on_cluster, base_image):
 def test_what_is_wrong_there_is_said_here_with_the_machine(on_cluster):
     with pytest.raises(ImageMissing, match=r"on [0-9.]+: .*no/such-image"):
         open_box(on_cluster, BoxRequest("no/such-image:1"))
+
+
+LEAVES = """
+import sys
+from swe_srl.runtime import SandboxConfig, open_sandbox
+config = SandboxConfig(type="bubblewrap", archives=sys.argv[1], cluster=sys.argv[2])
+box = open_sandbox(config, sys.argv[3], name="left-behind")
+print(box.run("echo there", timeout_s=20).output, end="", flush=True)
+"""
+
+
+def test_a_process_that_ends_leaves_no_box_behind(on_cluster, base_image, store):
+    words = [sys.executable, "-c", LEAVES, str(on_cluster.archives), on_cluster.cluster, base_image]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "there\n"), done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list((store / "boxes").glob("left-behind-*"))
 
 
 def what_it_says(box: RemoteBox) -> str:
