@@ -29,7 +29,7 @@ RUN pip install --quiet --no-index --no-deps --no-cache-dir --root-user-action=i
  && rm -rf /tmp/wheels \\
  && echo {import_root} > "$(python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/testbed.pth"{metadata}
 COPY repository {workdir}
-RUN git config --system --replace-all safe.directory '*' && cd {workdir} && git reset --quiet --hard && test -z "$(git status --porcelain)"
+RUN git config --system --replace-all safe.directory '*' && cd {workdir} && git reset --quiet --hard && test -z "$(git status --porcelain)"{version_file}
 ENV PYTHONHASHSEED=0 PYTHONDONTWRITEBYTECODE=1
 WORKDIR {workdir}
 """
@@ -39,6 +39,12 @@ METADATA = """ \\
  && printf 'Metadata-Version: 2.1\\nName: {name}\\nVersion: {version}\\n' > "$folder/METADATA"\
 """
 """What a project that asks for its own version finds; it is not installed, its folder is on Python's path."""
+
+VERSION_FILE = """ \\
+ && mkdir -p "$(dirname {path})" && printf '__version__ = version = "{version}"\\n__version_tuple__ = version_tuple = tuple(version.split("."))\\n' > {path} \\
+ && {{ git check-ignore -q {path} || echo /{path} >> .git/info/exclude; }}\
+"""
+"""What a project imports that is written when it is built."""
 
 TASK_DOCKERFILE = """\
 FROM {project}
@@ -68,8 +74,9 @@ class ProjectImage:
         self.recipe = recipe
         root = recipe.import_root.strip("./")
         self.dockerfile = PROJECT_DOCKERFILE.format(
-            base=base, workdir=WORKDIR, import_root=f"{WORKDIR}/{root}".rstrip("/"), metadata=_metadata(recipe)
-        )
+            base=base, workdir=WORKDIR, import_root=f"{WORKDIR}/{root}".rstrip("/"), metadata=_metadata(recipe),
+            version_file=VERSION_FILE.format(path=recipe.version_file, version=_version(recipe)) if recipe.version_file else "",
+        )  # fmt: skip
         self.wheels = [fetch_wheel(wheel) for wheel in recipe.wheels]
         self.context = Path(tempfile.mkdtemp(prefix=f"{recipe.package}-", dir=cache_dir("projects")))
         self.project = Project(recipe, archive_of(recipe), self.context / "repository")
@@ -104,6 +111,11 @@ def _metadata(recipe: Recipe) -> str:
     """For a project whose recipe was found out: a person who writes one leaves out what needs more."""
     if not recipe.source:
         return ""
-    version = recipe.version if recipe.version[:1].isdigit() and "." in recipe.version else f"0+{recipe.version}"
+    version = _version(recipe)
     folder = f"{recipe.package.replace('-', '_')}-{version}"
     return METADATA.format(folder=folder, name=recipe.package, version=version)
+
+
+def _version(recipe: Recipe) -> str:
+    """As packages state theirs: that of a commit is local."""
+    return recipe.version if recipe.version[:1].isdigit() and "." in recipe.version else f"0+{recipe.version}"

@@ -42,7 +42,8 @@ def _narrowed(recipe: Recipe, box: Sandbox) -> Recipe:
         passed = set.intersection(*(run.passed for run in runs))
         if not bad or len(passed) < _TOO_MANY * (len(passed) + len(bad)):
             lines = runs[0].log.strip().splitlines() or ["no output"]
-            words = next((line for line in lines if line.startswith("ERROR")), lines[-1]).strip()
+            words = next((line for start in ("E  ", "ERROR") for line in lines if line.startswith(start)), lines[-1])
+            words = words.removeprefix("E  ").strip()
             raise ConfigError(
                 f"{recipe.package}: {len(passed)} of its tests pass and {len(bad)} do not ({words}): name what they need with --with, "
                 "or the tests to use with --tests"

@@ -54,6 +54,8 @@ class Recipe(Config):
     """Test ids (or their beginnings) that are not run: flaky, slow, or in need of a network. A file (`….py`) is not even looked into."""
     import_root: str = "."
     """Folder that Python imports the package from."""
+    version_file: str = Field("", pattern=r"^[A-Za-z0-9_./-]*$")
+    """File that the project's build writes its version to and git does not hold, as hatch-vcs and setuptools-scm do; it is written in the image."""
     wheels: tuple[Wheel, ...]
     """Installed in the box without a network."""
     max_function_lines: int = Field(25, ge=1)

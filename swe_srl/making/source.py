@@ -44,6 +44,7 @@ def recipe_of(
         found_tests = tuple(tests) or _tests_in(files)
         root, packages = _packages_in(files)
         stated = requirements_of(tree, files)
+        version_file = _version_file(tree)
         if not found_tests or not packages:
             what = "tests: give --tests" if packages else "Python package: is this its top folder"
             raise ConfigError(f"{source.name}: cannot find its {what}")
@@ -63,6 +64,7 @@ def recipe_of(
         sources=tuple(f"{package}/*.py" if not package.endswith(".py") else package for package in packages),
         tests=found_tests,
         import_root=root,
+        version_file="" if version_file in files else version_file,
         wheels=wheels,
         max_failing=40,
         loose=True,
@@ -125,6 +127,20 @@ def _packages_in(files: Sequence[str]) -> tuple[str, tuple[str, ...]]:
         if packages or modules:
             return root.rstrip("/") or ".", tuple(f"{root}{name}" for name in sorted(packages or modules))
     return ".", ()
+
+
+def _version_file(tree: Path) -> str:
+    """The file that the project's build writes its version to; empty where there is none, or it is named oddly."""
+    tools = read_toml_gently(tree / "pyproject.toml").get("tool", {})
+    scm = tools.get("setuptools_scm", {})
+    hooks = (tools.get("hatch", {}).get("build", {}).get("hooks", {}), tools.get("pdm", {}))
+    named = (
+        hooks[0].get("vcs", {}).get("version-file"), scm.get("version_file"), scm.get("write_to"),
+        hooks[1].get("version", {}).get("write_to"),
+    )  # fmt: skip
+    path = str(next((name for name in named if name), ""))
+    is_plain = re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_./-]*\.py", path) and ".." not in path
+    return path if is_plain else ""
 
 
 def _project_name(tree: Path, fallback: str) -> str:

@@ -54,6 +54,7 @@ SUBMIT = Command(tool="submit")
 
 
 _QUOTES = re.compile(r'"""|\'\'\'')
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _LEFT_OUT = re.compile(r"\[… \d+ characters left out …\]")
 FAR = 10_000
 """Added to the numbers of lines behind a gap: how many are missing is not known."""
@@ -104,7 +105,8 @@ def test_command(statement: str) -> str:
 
 def passes(observation: str) -> bool:
     """Whether pytest's last word is that all is well."""
-    return observation.startswith("[exit 0]") and bool(re.search(r"\b\d+ passed\b", observation))
+    plain = _COLOUR.sub("", observation)  # a project may want its colours whoever reads them
+    return plain.startswith("[exit 0]") and bool(re.search(r"\b\d+ passed\b", plain))
 
 
 def _look_around(run_test: str, rng: random.Random) -> Work:

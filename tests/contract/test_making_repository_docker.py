@@ -35,6 +35,8 @@ NAME = f"ledger{uuid.uuid4().hex[:8]}"
 CODE = '''\
 """A ledger."""
 
+from ._version import __version__ as __version__
+
 
 def total(entries):
     """Sum of the amounts."""
@@ -93,7 +95,10 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     (folder / "tests").mkdir()
     (folder / "src" / NAME / "__init__.py").write_text(CODE.replace('+= entry["amount"]', '+= abs(entry["amount"])'))
     (folder / "tests" / "test_ledger.py").write_text(TESTS.replace(', {"amount": -2}', "").replace("== 10", "== 12"))
-    (folder / "pyproject.toml").write_text(f'[project]\nname = "{NAME}"\nversion = "0.1"\ndependencies = []\n')
+    (folder / "pyproject.toml").write_text(
+        f'[project]\nname = "{NAME}"\ndynamic = ["version"]\n[tool.setuptools_scm]\nversion_file = "src/{NAME}/_version.py"\n'
+    )
+    (folder / ".gitignore").write_text("_version.py\n")
     (folder / ".gitattributes").write_text("tests export-ignore\n")
     git(folder, "init", "-q", "-b", "main")
     git(folder, "add", "-A")
@@ -251,7 +256,10 @@ def test_a_row_without_an_image_gets_one_built_of_its_repository(
     row = {
         "instance_id": f"x__{NAME}-1", "repo": f"x/{NAME}", "base_commit": parent, "problem_statement": "It counts wrong.", "created_at": "2024-05-01T00:00:00Z",
         "patch": git(repository, "diff", "HEAD~1", "HEAD", "--", "src") + "\n", "test_patch": "", "FAIL_TO_PASS": ["total"], "PASS_TO_PASS": ["empty"],
-        "install_config": {"python": "3.11", "pre_install": ["test -d tests"], "install": "echo $PWD/src > $(python3 -c 'import sysconfig; print(sysconfig.get_path(\"purelib\"))')/x.pth"},
+        "install_config": {"python": "3.11", "pre_install": ["test -d tests"], "install": [
+            f"echo '__version__ = 0' > src/{NAME}/_version.py",
+            "echo $PWD/src > $(python3 -c 'import sysconfig; print(sysconfig.get_path(\"purelib\"))')/x.pth",
+        ]},
         "log_parser": "parse_log_pytest",
         "eval_script": f"cd /testbed\necho '>>>>> Start Test Output'\npython3 -c \"from {NAME} import total; print(['FAILED','PASSED'][total([dict(amount=-2)]) == -2], 'total'); print('PASSED empty')\"\necho '>>>>> End Test Output'\n",
     }  # fmt: skip

@@ -13,7 +13,7 @@ from swe_srl.making.archive import is_source, open_source
 from swe_srl.making.auto import recipe_toml
 from swe_srl.making.needs import normal_name, requirements_of
 from swe_srl.making.recipe import Recipe, load_recipe
-from swe_srl.making.source import _packages_in, _tests_in, recipe_of
+from swe_srl.making.source import _packages_in, _tests_in, _version_file, recipe_of
 
 
 @pytest.mark.parametrize(
@@ -120,3 +120,21 @@ def test_plugins_that_the_runners_settings_ask_for_are_requirements(
 ) -> None:
     (tmp_path / name).write_text(text)
     assert set(requirements_of(tmp_path, [name])) == plugins
+
+
+@pytest.mark.parametrize(
+    ("settings", "found"),
+    [
+        ('[tool.hatch.build.hooks.vcs]\nversion-file = "src/pkg/_version.py"\n', "src/pkg/_version.py"),
+        ('[tool.setuptools_scm]\nversion_file = "src/pkg/_version.py"\n', "src/pkg/_version.py"),
+        ('[tool.setuptools_scm]\nwrite_to = "pkg/version.py"\n', "pkg/version.py"),
+        ('[tool.pdm.version]\nsource = "scm"\nwrite_to = "pkg/_version.py"\n', "pkg/_version.py"),
+        ('[tool.setuptools_scm]\nversion_file = "../$(x).py"\n', ""),
+        ('[tool.setuptools_scm]\nversion_file = "pkg/VERSION"\n', ""),
+        ("[tool.setuptools_scm]\n", ""),
+        ("", ""),
+    ],
+)
+def test_the_file_that_a_build_writes_its_version_to_is_found(tmp_path: Path, settings: str, found: str) -> None:
+    (tmp_path / "pyproject.toml").write_text(settings)
+    assert _version_file(tmp_path) == found

@@ -201,6 +201,7 @@ def test_code_after_a_docstring_of_which_only_the_end_was_seen_is_told_from_it()
 def test_a_test_that_fails_in_the_pipe_of_words_is_no_pass():
     assert engineer.passes("[exit 0]\n.\n1 passed in 0.1s")
     assert not engineer.passes("[exit 1]\n1 failed, 2 passed in 0.1s")
+    assert engineer.passes("\x1b[0m[exit 0]\n\x1b[32m.\n\x1b[32m\x1b[1m1 passed\x1b[0m in 0.1s\x1b[0m")
 
 
 @pytest.fixture
