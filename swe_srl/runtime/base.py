@@ -75,6 +75,22 @@ class SandboxConfig(Config):
         return load_profile(self.profile)
 
 
+class Closing:
+    """A context manager whose end is its `close`."""
+
+    def close(self) -> None:
+        """What the end does."""
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
 class Sandbox(Protocol):
     """A box. A context manager; `close` may be called twice. Every method raises SandboxError once the box is gone."""
 

@@ -12,11 +12,10 @@ import posixpath
 import re
 import time
 from collections.abc import Callable
-from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol
 
 from swe_srl.errors import SandboxError
-from swe_srl.runtime.base import CommandResult, SandboxConfig
+from swe_srl.runtime.base import Closing, CommandResult, SandboxConfig
 from swe_srl.runtime.proxy import Proxy
 from swe_srl.runtime.recorder import Recorder
 from swe_srl.runtime.shell import Answer, Shell, Stream, quote
@@ -74,7 +73,7 @@ class Machine(Protocol):
         """End every process in it and take its files away; once is enough, twice is harmless."""
 
 
-class Box:
+class Box(Closing):
     """See `Sandbox` for what it promises. For one thread at a time."""
 
     def __init__(self, config: SandboxConfig, machine: Machine, workdir: str) -> None:
@@ -199,14 +198,6 @@ class Box:
                 machine.remove()
             finally:
                 self.after_close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _alive(self, shell: Shell | None) -> Shell:
         if shell is None or self.machine is None:

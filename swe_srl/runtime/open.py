@@ -108,9 +108,9 @@ def open_box(config: SandboxConfig, wanted: BoxRequest) -> Sandbox:
 
 
 def _open_remote(config: SandboxConfig, wanted: BoxRequest) -> Sandbox:
-    from swe_srl.runtime.remote import open_remote
+    from swe_srl.runtime.remote import machines_of
 
-    return open_remote(config, wanted)
+    return machines_of(config).open(config, wanted)
 
 
 @contextlib.contextmanager

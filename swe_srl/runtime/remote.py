@@ -14,11 +14,10 @@ import threading
 import time
 from collections import Counter
 from contextlib import suppress
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from swe_srl.errors import ApparatusError, ClusterUnavailable, SandboxError
-from swe_srl.runtime.base import CommandResult, Sandbox, SandboxConfig
+from swe_srl.runtime.base import Closing, CommandResult, SandboxConfig
 from swe_srl.runtime.cluster import RayCluster, versions
 from swe_srl.runtime.crew import LOOK_S, MAX_LOSSES, PATIENCE_S, Member, can_work, cause_of, check, on, start
 from swe_srl.runtime.open import BoxRequest, open_box
@@ -217,7 +216,7 @@ class _Lost(SandboxError):
     """A machine is gone."""
 
 
-class _Remote:
+class _Remote(Closing):
     """Something that a keeper keeps."""
 
     def __init__(self, machines: Machines, member: Member, number: int) -> None:
@@ -279,14 +278,6 @@ class RemoteBox(_Remote):
             finally:
                 self._machines.give_back(self._member)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
 
 class RemoteRecorder(_Remote):
     """What hears a pipe of a box on another machine; see `Recorder`."""
@@ -295,8 +286,3 @@ class RemoteRecorder(_Remote):
         """See `Recorder.finish`."""
         data, complete = self._ask("finish", timeout_s=timeout_s)
         return data, complete
-
-
-def open_remote(config: SandboxConfig, wanted: BoxRequest) -> Sandbox:
-    """A box on a machine of the cluster that `config` names. Raises as `Machines.open` does."""
-    return machines_of(config).open(config, wanted)

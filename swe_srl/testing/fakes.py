@@ -5,13 +5,12 @@ from __future__ import annotations
 import difflib
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from types import TracebackType
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 from swe_srl.dialogue import Message, format_completion
 from swe_srl.errors import SandboxError
 from swe_srl.policy.base import Completion, Sampling
-from swe_srl.runtime.base import CommandResult
+from swe_srl.runtime.base import Closing, CommandResult
 from swe_srl.schema import Command
 
 Answer = str | CommandResult | Callable[["FakeSandbox"], "str | CommandResult"]
@@ -25,7 +24,7 @@ class Served(NamedTuple):
     exit_code: int | None = 0
 
 
-class FakeSandbox:
+class FakeSandbox(Closing):
     """A box in memory: files as text, and commands answered from a table. Unknown commands say so, with exit code 127."""
 
     def __init__(
@@ -110,14 +109,6 @@ class FakeSandbox:
     def close(self) -> None:
         """Close the box; closing twice is harmless."""
         self.closed = True
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _path(self, path: str) -> str:
         return path if path.startswith("/") else f"{self.workdir}/{path}"
