@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -11,12 +11,16 @@ from swe_srl.settings import Config
 
 
 class SolveConfig(Config):
-    """Held-out tasks that each model is let loose on in boxes."""
+    """Tasks that each model is let loose on in boxes."""
 
     preset: str = ""
     """Preset or file of the agent mode; its defaults where empty."""
+    of: Literal["held-out", "training"] = "held-out"
+    """Which tasks: for a student too small for new ones, those it was trained on tell at least whether RLVR does what it should."""
     tasks: int = Field(ge=1)
-    """How many of the held-out tasks, the first ones."""
+    """How many of them, the first ones."""
+    attempts: int = Field(1, ge=1)
+    """At each task, with each seed."""
     settings: dict[str, Any] = Field(default_factory=dict)
     """Over the preset's."""
     workers: int = Field(2, ge=1)

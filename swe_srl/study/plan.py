@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from swe_srl.errors import ConfigError
 from swe_srl.evaluation.modes import mode_config
+from swe_srl.evaluation.predict import check_attempts
 from swe_srl.rewards import reward_config
 from swe_srl.settings import apply_overrides, build, merge, read_toml
 from swe_srl.study.config import StudyConfig
@@ -79,7 +80,8 @@ def make_plan(config: StudyConfig) -> Plan:
     reward_config(config.reward)
     if config.solve:
         table = read_toml(config.solve.preset) if config.solve.preset else {}
-        mode_config("agent", apply_overrides(table, list(flat(config.solve.settings))), origin="solve")
+        mode = mode_config("agent", apply_overrides(table, list(flat(config.solve.settings))), origin="solve")
+        check_attempts(mode, config.solve.attempts)
     folders: dict[str, str] = {}
     for arm in config.arms:
         other = folders.setdefault(folder_name(arm), arm)

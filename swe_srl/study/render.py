@@ -12,7 +12,7 @@ from swe_srl.study.table import ArmSummary, Comparison, StudyTable
 NOTES = """\
 Intervals are 95 %. Similarity is to the teacher's action at held-out steps, over all seeds; its interval and those of differences are percentile bootstraps (10,000 resamples) of whole
 tasks with all their steps and seeds, so they say how far the result depends on the tasks; how far it depends on the seed, the seeds' own means say. Shares have Wilson's interval, p is McNemar's
-exact test; both take the seeds of one task as independent, which they are not quite. Tokens are those of one cell that went through the model, by the mean over seeds: *trained* in
+exact test; both take the seeds and attempts of one task as independent, which they are not quite. Tokens are those of one cell that went through the model, by the mean over seeds: *trained* in
 forward and backward passes, *sampled* while answers were drawn, thrown away or not; what prompts of one update share counts once, and what an arm shares with another counts for both. Differences are the arm's value
 minus that of the one it is compared with, paired by step or task within each seed.
 """
@@ -45,7 +45,8 @@ def write_study(table: StudyTable, out: Path) -> list[Path]:
 def markdown(table: StudyTable) -> str:
     """The whole study as Markdown."""
     budget = "no budget of tokens" if table.budget_tokens is None else f"at most {table.budget_tokens:,} tokens a cell"
-    parts = [f"# {table.title}\n", f"Seeds: {table.num_seeds}; {budget}.\n", _table(HEAD, map(arm_cells, table.arms))]
+    solved = f" Resolved are attempts at {table.solved}." if table.solved else ""
+    parts = [f"# {table.title}\n", f"Seeds: {table.num_seeds}; {budget}.{solved}\n", _table(HEAD, map(arm_cells, table.arms))]
     if table.comparisons:
         parts += ["\n## Differences\n", _table(DIFFERENCES, map(comparison_cells, table.comparisons))]
     notes = [f"- {arm.arm}, {note}" for arm in table.arms for note in arm.notes]

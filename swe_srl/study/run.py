@@ -176,17 +176,19 @@ class Study:
     def _measurements(self, model: Model, seed: int, folder: Path) -> Iterator[list[str]]:
         """The command lines of a measurement."""
         config = self._plan.config
-        common = ["--tasks", config.heldout_tasks, "--policy", self._spec(model), "--name", model.name]
+        common = ["--policy", self._spec(model), "--name", model.name, "--out", str(folder)]
         context = (model.stage.settings if model.stage else config.agreement).context.model_dump(mode="json")
         always = {"context": context, "sampling": {"seed": seed}}
         told = merge(config.agreement.model_dump(mode="json", exclude_unset=True), always)
-        common += ["--out", str(folder)]
-        yield ["agree", config.heldout_steps, *common, "--reward", config.reward, *_options(told)]
+        heldout = ["--tasks", config.heldout_tasks]
+        yield ["agree", config.heldout_steps, *heldout, *common, "--reward", config.reward, *_options(told)]
         if config.solve:
-            preset = [config.solve.preset] if config.solve.preset else []
-            limits = ["--max-tasks", str(config.solve.tasks)]
-            yield ["predict", *preset, *limits, *common, *_options(merge(config.solve.settings, always))]
-            graded = ["--tasks", config.heldout_tasks, "--workers", str(config.solve.workers), "--out", str(folder)]
+            solve = config.solve
+            tasks = heldout if solve.of == "held-out" else ["--tasks", config.tasks]
+            preset = [solve.preset] if solve.preset else []
+            limits = ["--max-tasks", str(solve.tasks), "--attempts", str(solve.attempts)]
+            yield ["predict", *preset, *limits, *tasks, *common, *_options(merge(solve.settings, always))]
+            graded = [*tasks, "--workers", str(solve.workers), "--out", str(folder)]
             yield ["grade", str(folder / "predictions.jsonl"), *graded]
 
     def _verb(self, words: Sequence[str], *, may_stall: Path | None = None) -> None:

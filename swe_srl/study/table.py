@@ -27,7 +27,7 @@ class ArmSummary(Record):
     well_formed: Proportion
     """Of the answers at those steps."""
     resolved: Proportion | None
-    """Of the tasks that were graded, each once for each seed; None where none was to be solved."""
+    """Of the attempts at tasks that were graded, over all seeds; None where none was to be solved."""
     trained_tokens: float
     """Of a cell, by the mean over seeds; what it shares with other arms included."""
     sampled_tokens: float
@@ -58,6 +58,8 @@ class StudyTable(Record):
     title: str
     num_seeds: int
     budget_tokens: int | None
+    solved: str = ""
+    """Which tasks were to be solved; empty where none was."""
     arms: tuple[ArmSummary, ...]
     comparisons: tuple[Comparison, ...]
     missing: tuple[Missing, ...] = ()
@@ -70,7 +72,7 @@ class Measured(NamedTuple):
     steps: Mapping[str, StepAgreement]
     """By `<seed>/<step id>`: what is paired between arms."""
     verdicts: Mapping[str, Verdict]
-    """By `<seed>/<task id>`, without failures of the apparatus."""
+    """By `<seed>/<attempt>/<task id>`, without failures of the apparatus."""
 
 
 def read_measured(results: Sequence[CellResult], out: Path) -> list[Measured]:
@@ -80,7 +82,7 @@ def read_measured(results: Sequence[CellResult], out: Path) -> list[Measured]:
         (entry,) = collect([out / result.measured])
         steps = {f"{result.seed}/{row.step_id}": row for row in entry.agreement}
         graded = [item for item in entry.verdicts if item.status != "infra_failure"]
-        found.append(Measured(result, steps, {f"{result.seed}/{item.task_id}": item for item in graded}))
+        found.append(Measured(result, steps, {f"{result.seed}/{item.attempt}/{item.task_id}": item for item in graded}))
     return found
 
 
@@ -101,6 +103,7 @@ def tabulate(
         title=title,
         num_seeds=len(config.seeds),
         budget_tokens=config.budget_tokens,
+        solved=_solved(config),
         arms=tuple(_summary(arm, found, base) for arm, found in of_arm.items()),
         comparisons=tuple(
             comparison
@@ -110,6 +113,14 @@ def tabulate(
         ),
         missing=tuple(missing),
     )
+
+
+def _solved(config: StudyConfig) -> str:
+    """What `resolved` counts."""
+    if config.solve is None:
+        return ""
+    often = "once" if config.solve.attempts == 1 else f"{config.solve.attempts} times"
+    return f"at most {config.solve.tasks} {config.solve.of} tasks, each {often} with each seed"
 
 
 def _summary(arm: str, cells: Sequence[Measured], base_tokens: float | None) -> ArmSummary:
@@ -165,7 +176,7 @@ def compare(first: str, before: Sequence[Measured], second: str, after: Sequence
     )
     common = old.keys() & new.keys()
     if common:
-        difference = paired_difference(old, new, groups={key: key.partition("/")[2] for key in common})
+        difference = paired_difference(old, new, groups={key: key.split("/", 2)[2] for key in common})
         p = mcnemar_exact(sum(old[key] > new[key] for key in common), sum(old[key] < new[key] for key in common))
         found.append(
             Comparison(first=first, second=second, measure="resolved tasks", p_mcnemar=p, **difference._asdict())
