@@ -46,7 +46,11 @@ def markdown(table: StudyTable) -> str:
     """The whole study as Markdown."""
     budget = "no budget of tokens" if table.budget_tokens is None else f"at most {table.budget_tokens:,} tokens a cell"
     solved = f" Resolved are attempts at {table.solved}." if table.solved else ""
-    parts = [f"# {table.title}\n", f"Seeds: {table.num_seeds}; {budget}.{solved}\n", _table(HEAD, map(arm_cells, table.arms))]
+    parts = [
+        f"# {table.title}\n",
+        f"Seeds: {table.num_seeds}; {budget}.{solved}\n",
+        _table(HEAD, map(arm_cells, table.arms)),
+    ]
     if table.comparisons:
         parts += ["\n## Differences\n", _table(DIFFERENCES, map(comparison_cells, table.comparisons))]
     notes = [f"- {arm.arm}, {note}" for arm in table.arms for note in arm.notes]

@@ -1,5 +1,6 @@
 """The study: which models its cells share, what becomes of a cell, a kill in the middle of one, and the numbers."""
 
+import itertools
 import json
 import os
 import subprocess
@@ -164,6 +165,10 @@ def test_settings_pass_through_the_command_line_unchanged():
         ("seeds=[1,1]", "a seed stands twice"),
         ("reward=taste", "no reward 'taste'"),
         ("solve={tasks = 1, settings = {turns = 3}}", "solve: turns"),
+        (
+            "solve={tasks = 1, attempts = 2, settings = {sampling = {temperature = 0.0}}}",
+            "2 attempts with temperature 0",
+        ),
     ],
 )
 def test_a_study_that_cannot_be_is_one_sentence(material, override, message):
@@ -315,6 +320,21 @@ def test_a_model_is_measured_in_the_context_that_it_was_trained_in(material, tmp
     assert [line[0] for line in verbs.lines][:3] == ["agree", "predict", "grade"]
 
 
+def test_training_tasks_are_solved_where_it_is_said_and_as_often(material, tmp_path):
+    verbs = Verbs()
+    solve = 'solve={of = "training", tasks = 2, attempts = 3, settings = {sampling = {temperature = 0.5}}}'
+    config = configured(material, "seeds=[7]", 'arms={base = [], SFT = ["sft"]}', "tasks=elsewhere", solve)
+    run_study(config, tmp_path, verbs)
+    tasks = {line[0]: line[line.index("--tasks") + 1] for line in verbs.lines}
+    assert tasks["predict"] == tasks["grade"] == tasks["train"] == "elsewhere"
+    assert tasks["agree"] == config.heldout_tasks != "elsewhere"
+    predict = verbs.verbs("predict")[0]
+    assert predict[predict.index("--attempts") + 1] == "3"
+    table = tabulate(config, [])
+    assert table.solved == "at most 2 training tasks, each 3 times with each seed"
+    assert f"Resolved are attempts at {table.solved}." in markdown(table)
+
+
 def test_what_is_left_is_told_from_what_was_done():
     estimate = Estimate()
     assert estimate.left(["sft"]) == ""
@@ -328,13 +348,13 @@ def test_what_is_left_is_told_from_what_was_done():
 
 
 def test_the_table_is_what_one_counts_by_hand(material, tmp_path):
-    """Two seeds, two tasks; the interval of a difference of equal differences is that difference."""
+    """Two seeds, two tasks, two attempts; the interval of a difference of equal differences is that difference."""
     config = configured(material, 'arms={base = [], SFT = ["sft"]}')
     verbs = Verbs()
     run_study(config, tmp_path, verbs)
     results, _ = run_study(config, tmp_path, Verbs())
     values = {("base", 0): (0.1, 0.3), ("base", 1): (0.2, 0.4), ("SFT", 0): (0.3, 0.5), ("SFT", 1): (0.4, 0.6)}
-    solved = {("base", 0): "ny", ("base", 1): "nn", ("SFT", 0): "yy", ("SFT", 1): "yn"}
+    solved = {("base", 0): "nynn", ("base", 1): "nnnn", ("SFT", 0): "yynn", ("SFT", 1): "ynny"}
     for cell in results:
         folder = tmp_path / cell.measured
         (folder / "step_agreement.jsonl").unlink()
@@ -345,9 +365,10 @@ def test_the_table_is_what_one_counts_by_hand(material, tmp_path):
                     agreement(f"{task}/0", value, task=task, tokens=tokens, well_formed=int(cell.arm == "SFT") + 1)
                 )
         with Run(folder).append("verdicts.jsonl", Verdict) as file:
-            for task, word in zip("pq", solved[cell.arm, cell.seed], strict=True):
+            for number, task in itertools.product(range(2), "pq"):
+                word = solved[cell.arm, cell.seed][2 * number + "pq".index(task)]
                 status = "resolved" if word == "y" else "unresolved"
-                file.write(Verdict(task_id=task, model="m", patch_digest="0", status=status))
+                file.write(Verdict(task_id=task, model="m", patch_digest="0", attempt=number, status=status))
     table = tabulate(config, read_measured(results, tmp_path))
     base, sft = table.arms
     assert (base.similarity.value, sft.similarity.value) == (pytest.approx(0.25), pytest.approx(0.45))
@@ -357,13 +378,14 @@ def test_the_table_is_what_one_counts_by_hand(material, tmp_path):
         pytest.approx(0.35),
     )  # one task or the other
     assert (base.well_formed.k, base.well_formed.n, sft.well_formed.k) == (4, 8, 8)
-    assert (base.resolved.k, base.resolved.n, sft.resolved.k) == (1, 4, 3)
+    assert (base.resolved.k, base.resolved.n, sft.resolved.k) == (1, 8, 4)
     assert (base.trained_tokens, sft.trained_tokens, sft.sampled_tokens) == (0, 100, 20)
     assert (base.longer, sft.longer) == (0.0, pytest.approx(-0.25))
     similarity, well_formed, resolved = (row for row in table.comparisons if (row.first, row.second) == ("base", "SFT"))
     assert (similarity.value, similarity.low, similarity.high, similarity.n) == (*[pytest.approx(0.2)] * 3, 4)
     assert well_formed.value == pytest.approx(0.5)
-    assert (resolved.value, resolved.n, resolved.p_mcnemar) == (pytest.approx(0.5), 4, pytest.approx(0.5))
+    assert (resolved.value, resolved.n, resolved.p_mcnemar) == (pytest.approx(3 / 8), 8, pytest.approx(0.25))
+    assert (resolved.low, resolved.high) == (pytest.approx(1 / 4), pytest.approx(1 / 2)), "tasks are drawn, not attempts"
     assert len(table.comparisons) == 3, "the pair is not there the other way round too"
     text = markdown(table)
     assert "| SFT | 2 | 0.450 [0.350, 0.550] (n = 4) | 0.400, 0.500 | 8 of 8" in text
