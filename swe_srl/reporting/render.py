@@ -45,7 +45,7 @@ Intervals are 95 %: Wilson's for shares, a percentile bootstrap (10,000 resample
 task are resampled together. *graded* is *submitted* without infrastructure failures and without what was never graded;
 *resolved* is a share of *graded*, its interval widened where several attempts at a task are alike. pass@k is the unbiased
 estimate over all attempts; *best of* is the attempt that was chosen by the patches alone. Differences are second minus first
-over the items that both were measured on; p is McNemar's exact test, for one attempt each. A bootstrap interval over a
+over the items that both were measured on; p is McNemar's exact test, or with several attempts the test that flips the signs of tasks. A bootstrap interval over a
 handful of values, or over equal ones, is too narrow.
 """
 
@@ -162,7 +162,7 @@ def paired_rows(report: Report) -> list[list[str]]:
             MEASURES.get(str(row["measure"]), str(row["measure"])),
             f"{row['value']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]",
             f"{row['n']:.0f}",
-            f"{row['p_mcnemar']:.3f}" if "p_mcnemar" in row else "",
+            next((f"{row[name]:.3f}" for name in ("p_mcnemar", "p_sign_flip") if name in row), ""),
         ]
         for row in report.paired
     ]

@@ -19,6 +19,7 @@ from swe_srl.statistics import (
     paired_difference,
     pass_at,
     quantiles,
+    sign_flip_test,
     wilson,
     wilson_of_groups,
 )
@@ -160,8 +161,10 @@ def _differences(first: Collected, second: Collected) -> list[Pair]:
         row: Pair = {**names, "measure": "resolved", **paired_difference(before, after)._asdict()}
         row |= {"only_first": only_first, "only_second": only_second}
         if first.num_attempts == second.num_attempts == 1:
-            # McNemar's test is of one yes or no a task; with several attempts the bootstrap over tasks stands alone
             row["p_mcnemar"] = mcnemar_exact(only_first, only_second)
+        else:
+            # McNemar's test is of one yes or no a task
+            row["p_sign_flip"] = sign_flip_test([after[task] - before[task] for task in sorted(common)])
         pairs.append(row)
     for measure in ("step_similarity", "step_exact", "step_well_formed"):
         earlier, later = _by_step(first.agreement, measure), _by_step(second.agreement, measure)

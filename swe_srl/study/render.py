@@ -6,13 +6,14 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
 
+from swe_srl.schema import Mean, Proportion
 from swe_srl.store import write_json, write_text
 from swe_srl.study.table import ArmSummary, Comparison, StudyTable
 
 NOTES = """\
 Intervals are 95 %. Similarity is to the teacher's action at held-out steps, over all seeds; its interval and those of differences are percentile bootstraps (10,000 resamples) of whole
-tasks with all their steps and seeds, so they say how far the result depends on the tasks; how far it depends on the seed, the seeds' own means say. Shares have Wilson's interval, p is McNemar's
-exact test; both take the seeds and attempts of one task as independent, which they are not quite. Tokens are those of one cell that went through the model, by the mean over seeds: *trained* in
+tasks with all their steps and seeds, so they say how far the result depends on the tasks; how far it depends on the seed, the seeds' own means say. Shares have Wilson's interval, with n divided
+by the design effect of tasks (Rao and Scott 1992). p is the exact paired permutation test that flips the signs of tasks, McNemar's where each task is one pair of outcomes; no p of k tasks is below 2 / 2^k. Tokens are those of one cell that went through the model, by the mean over seeds: *trained* in
 forward and backward passes, *sampled* while answers were drawn, thrown away or not; what prompts of one update share counts once, and what an arm shares with another counts for both. Differences are the arm's value
 minus that of the one it is compared with, paired by step or task within each seed.
 """
@@ -86,7 +87,7 @@ def comparison_cells(row: Comparison) -> list[str]:
         row.measure,
         f"{row.value:+.3f} [{row.low:+.3f}, {row.high:+.3f}]",
         str(row.n),
-        "" if row.p_mcnemar is None else f"{row.p_mcnemar:.3f}",
+        f"{row.p:.3f}",
     ]
 
 
@@ -96,24 +97,36 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def figure(table: StudyTable) -> str:
-    """Each arm's step similarity on a line from 0 to 1: its interval, its mean, and a dot for each seed."""
-    left, width, row = 260, 520, 34
-    height = row * (len(table.arms) + 1)
-    marks = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {left + width + 40} {height + 10}" font-family="sans-serif" font-size="13">',
-        f'<text x="{left}" y="16">step similarity to the teacher, 95 % interval, a dot for each seed</text>',
-    ]
+    """For each arm the step similarity, and the share of attempts that resolved their task where there were any: mean, interval, a dot for each seed."""
+    similarity = [(arm.arm, arm.similarity, arm.of_seeds) for arm in table.arms]
+    resolved = [(arm.arm, arm.resolved, arm.resolved_of_seeds) for arm in table.arms if arm.resolved]
+    panels = [_panel("step similarity to the teacher", similarity)]
+    if resolved:
+        panels.append(_panel("resolved attempts", resolved))
+    height = PANEL_ROW * (len(table.arms) + 2)
+    parts = [f'<g transform="translate(0 {index * height})">{panel}</g>' for index, panel in enumerate(panels)]
+    size = f"0 0 {PANEL_LEFT + PANEL_WIDTH + 40} {height * len(panels)}"
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="{size}" font-family="sans-serif" font-size="13">'
+    # its own ground: on a dark page the letters would be lost
+    return "\n".join([head, '<rect width="100%" height="100%" fill="#fff"/>', *parts, "</svg>\n"])
+
+
+PANEL_LEFT, PANEL_WIDTH, PANEL_ROW = 260, 520, 34
+
+
+def _panel(title: str, rows: Sequence[tuple[str, Mean | Proportion, Sequence[float]]]) -> str:
+    """Each row's interval, value and seeds on a line from 0 to 1."""
+    bottom = PANEL_ROW * (len(rows) + 1)
+    marks = [f'<text x="{PANEL_LEFT}" y="20">{escape(title)}, 95 % interval, a dot for each seed</text>']
     for tenth in range(0, 11, 2):
-        x = left + width * tenth / 10
-        marks.append(f'<path d="M{x:.0f} 24V{height - 6}" stroke="#ddd"/>')
-        marks.append(f'<text x="{x:.0f}" y="{height + 8}" font-size="11" text-anchor="middle">{tenth / 10:g}</text>')
-    for index, arm in enumerate(table.arms):
-        y = row * (index + 1) + 8
-        low, mean, high = (
-            left + width * value for value in (arm.similarity.low, arm.similarity.value, arm.similarity.high)
-        )
-        marks.append(f'<text x="{left - 12}" y="{y + 4}" text-anchor="end">{escape(arm.arm)}</text>')
+        x = PANEL_LEFT + PANEL_WIDTH * tenth / 10
+        marks.append(f'<path d="M{x:.0f} 28V{bottom - 4}" stroke="#ddd"/>')
+        marks.append(f'<text x="{x:.0f}" y="{bottom + 12}" font-size="11" text-anchor="middle">{tenth / 10:g}</text>')
+    for index, (name, found, of_seeds) in enumerate(rows):
+        y = PANEL_ROW * (index + 1) + 12
+        low, value, high = (PANEL_LEFT + PANEL_WIDTH * one for one in (found.low, found.value, found.high))
+        marks.append(f'<text x="{PANEL_LEFT - 12}" y="{y + 4}" text-anchor="end">{escape(name)}</text>')
         marks.append(f'<path d="M{low:.1f} {y}H{high:.1f}" stroke="#347" stroke-width="3"/>')
-        marks.append(f'<path d="M{mean:.1f} {y - 8}v16" stroke="#347" stroke-width="3"/>')
-        marks += [f'<circle cx="{left + width * value:.1f}" cy="{y}" r="3" fill="#c52"/>' for value in arm.of_seeds]
-    return "\n".join([*marks, "</svg>\n"])
+        marks.append(f'<path d="M{value:.1f} {y - 8}v16" stroke="#347" stroke-width="3"/>')
+        marks += [f'<circle cx="{PANEL_LEFT + PANEL_WIDTH * one:.1f}" cy="{y}" r="3" fill="#c52"/>' for one in of_seeds]
+    return "\n".join(marks)

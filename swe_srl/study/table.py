@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from swe_srl.reporting.collect import collect
 from swe_srl.schema import Mean, Proportion, Record, StepAgreement, Verdict
-from swe_srl.statistics import bootstrap_mean, mcnemar_exact, paired_difference, wilson
+from swe_srl.statistics import bootstrap_mean, paired_difference, sign_flip_test, wilson_of_groups
 from swe_srl.study.config import StudyConfig
 from swe_srl.study.run import CellResult, Missing
 
@@ -28,6 +28,8 @@ class ArmSummary(Record):
     """Of the answers at those steps."""
     resolved: Proportion | None
     """Of the attempts at tasks that were graded, over all seeds; None where none was to be solved."""
+    resolved_of_seeds: tuple[float, ...]
+    """The share of each seed that was graded, in order."""
     trained_tokens: float
     """Of a cell, by the mean over seeds; what it shares with other arms included."""
     sampled_tokens: float
@@ -49,7 +51,8 @@ class Comparison(Record):
     high: float
     n: int
     """Pairs."""
-    p_mcnemar: float | None = None
+    p: float
+    """Of the exact test that flips the signs of tasks; McNemar's, where each task is one pair of outcomes."""
 
 
 class StudyTable(Record):
@@ -133,14 +136,26 @@ def _summary(arm: str, cells: Sequence[Measured], base_tokens: float | None) -> 
         seeds=tuple(cell.result.seed for cell in cells),
         similarity=bootstrap_mean([row.similarity for row in rows], groups=[row.task_id for row in rows]),
         of_seeds=tuple(statistics.fmean(row.similarity for row in cell.steps.values()) for cell in cells),
-        well_formed=wilson(sum(row.num_well_formed for row in rows), sum(row.num_samples for row in rows)),
-        resolved=wilson(sum(verdict.resolved for verdict in verdicts), len(verdicts)) if verdicts else None,
+        well_formed=wilson_of_groups(_counts((row.task_id, row.num_well_formed, row.num_samples) for row in rows)),
+        resolved=wilson_of_groups(_counts((item.task_id, item.resolved, 1) for item in verdicts)) if verdicts else None,
+        resolved_of_seeds=tuple(
+            statistics.fmean(item.resolved for item in cell.verdicts.values()) for cell in cells if cell.verdicts
+        ),
         trained_tokens=statistics.fmean(sum(stage.trained_tokens for stage in of_cell) for of_cell in stages),
         sampled_tokens=statistics.fmean(sum(stage.sampled_tokens for stage in of_cell) for of_cell in stages),
         answer_tokens=tokens,
         longer=tokens / base_tokens - 1 if base_tokens else None,
         notes=tuple(_notes(cells)),
     )
+
+
+def _counts(outcomes: Iterable[tuple[str, int, int]]) -> dict[str, tuple[int, int]]:
+    """Task → (successes, outcomes), of (task, successes, outcomes) in any order."""
+    found: dict[str, tuple[int, int]] = {}
+    for task, k, n in outcomes:
+        before = found.get(task, (0, 0))
+        found[task] = (before[0] + k, before[1] + n)
+    return found
 
 
 def _answer_tokens(cells: Sequence[Measured]) -> float:
@@ -161,32 +176,36 @@ def _notes(cells: Sequence[Measured]) -> list[str]:
 
 def compare(first: str, before: Sequence[Measured], second: str, after: Sequence[Measured]) -> list[Comparison]:
     """Second minus first over the seeds, steps and tasks that both were measured on."""
-    earlier = {key: row for cell in before for key, row in cell.steps.items()}
-    later = {key: row for cell in after for key, row in cell.steps.items()}
-    tasks = {key: row.task_id for key, row in earlier.items()}
-    found = []
-    for measure, value in (("step similarity", _similarity), ("well-formed answers", _well_formed)):
-        old, new = ({key: value(row) for key, row in rows.items()} for rows in (earlier, later))
-        if old.keys() & new.keys():
-            difference = paired_difference(old, new, groups=tasks)
-            found.append(Comparison(first=first, second=second, measure=measure, **difference._asdict()))
-    old, new = (
-        {key: float(verdict.resolved) for cell in cells for key, verdict in cell.verdicts.items()}
-        for cells in (before, after)
-    )
-    common = old.keys() & new.keys()
-    if common:
-        difference = paired_difference(old, new, groups={key: key.split("/", 2)[2] for key in common})
-        p = mcnemar_exact(sum(old[key] > new[key] for key in common), sum(old[key] < new[key] for key in common))
-        found.append(
-            Comparison(first=first, second=second, measure="resolved tasks", p_mcnemar=p, **difference._asdict())
-        )
-    return found
+    old, new = _values(before), _values(after)
+    return [
+        _comparison(first, second, measure, old[measure], new[measure])
+        for measure in old
+        if old[measure].keys() & new[measure].keys()
+    ]
 
 
-def _similarity(row: StepAgreement) -> float:
-    return row.similarity
+def _values(cells: Sequence[Measured]) -> dict[str, dict[str, tuple[str, float]]]:
+    """Measure → key of what is paired → (its task, its value)."""
+    steps = {key: row for cell in cells for key, row in cell.steps.items()}
+    verdicts = {key: item for cell in cells for key, item in cell.verdicts.items()}
+    return {
+        "step similarity": {key: (row.task_id, row.similarity) for key, row in steps.items()},
+        "well-formed answers": {
+            key: (row.task_id, row.num_well_formed / row.num_samples) for key, row in steps.items()
+        },
+        "resolved attempts": {key: (item.task_id, float(item.resolved)) for key, item in verdicts.items()},
+    }
 
 
-def _well_formed(row: StepAgreement) -> float:
-    return row.num_well_formed / row.num_samples
+def _comparison(
+    first: str, second: str, measure: str, old: Mapping[str, tuple[str, float]], new: Mapping[str, tuple[str, float]]
+) -> Comparison:
+    """One line of the differences. Tasks are what is drawn and what is flipped, with all their steps, attempts and seeds."""
+    tasks = {key: task for key, (task, _) in old.items()}
+    earlier, later = ({key: value for key, (_, value) in rows.items()} for rows in (old, new))
+    of_task: dict[str, float] = {}
+    for key in sorted(earlier.keys() & later.keys()):
+        of_task[tasks[key]] = of_task.get(tasks[key], 0.0) + later[key] - earlier[key]
+    p = sign_flip_test(list(of_task.values()))
+    difference = paired_difference(earlier, later, groups=tasks)
+    return Comparison(first=first, second=second, measure=measure, p=p, **difference._asdict())

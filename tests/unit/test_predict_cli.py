@@ -184,6 +184,8 @@ def test_runs_of_several_attempts_are_compared_by_task_and_not_by_mcnemar(tmp_pa
     (row,) = [row for row in report(tmp_path / "out", first, second).paired if row["measure"] == "resolved"]
     assert (row["n"], row["value"], row["only_first"], row["only_second"]) == (2, 0.5, 0, 2)
     assert "p_mcnemar" not in row
+    assert row["p_sign_flip"] == 0.5
+    assert "+0.500 [+0.500, +0.500] | 2 | 0.500 |" in (tmp_path / "out/report.md").read_text()
 
 
 def test_a_way_to_choose_that_does_not_exist_is_one_sentence(tmp_path):

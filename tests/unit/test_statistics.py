@@ -17,6 +17,7 @@ from swe_srl.statistics import (
     pass_at,
     pass_at_k,
     quantiles,
+    sign_flip_test,
     wilson,
     wilson_of_groups,
 )
@@ -175,6 +176,22 @@ def test_mcnemar_is_statsmodels_and_scipys_binomial_test() -> None:
         binomial = stats.binomtest(min(only_first, only_second), only_first + only_second).pvalue
         assert mcnemar_exact(only_first, only_second) == pytest.approx(theirs, abs=1e-12)
         assert mcnemar_exact(only_first, only_second) == pytest.approx(binomial, abs=1e-12)
+
+
+def test_flipped_signs_are_mcnemar_where_each_task_is_one_pair() -> None:
+    for only_first, only_second in [(0, 6), (2, 8), (5, 5), (1, 0), (9, 7), (0, 0)]:
+        differences = [-1.0] * only_first + [1.0] * only_second + [0.0] * 20
+        assert sign_flip_test(differences) == pytest.approx(mcnemar_exact(only_first, only_second), abs=1e-12)
+    many = sign_flip_test([-1.0] * 30 + [1.0] * 12)
+    assert many == pytest.approx(mcnemar_exact(30, 12), abs=0.003)
+    assert sign_flip_test([1.0] * 500) == pytest.approx(1 / 10_001)
+
+
+def test_flipped_signs_are_scipys_permutation_test() -> None:
+    stats = pytest.importorskip("scipy.stats", reason="scipy is not installed")
+    for differences in [(0.5, 0.25), (0.3, -0.1, 0.2, 0.7, 0.05, -0.4), (0.1, 0.2, 0.3, -0.3, -0.2, 0.4, 0.9, 1.1)]:
+        theirs = stats.permutation_test((list(differences),), sum, permutation_type="samples", n_resamples=2**9).pvalue
+        assert sign_flip_test(differences) == pytest.approx(theirs, abs=1e-12)
 
 
 def test_mcnemar_on_a_published_table() -> None:

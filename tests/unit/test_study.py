@@ -384,14 +384,16 @@ def test_the_table_is_what_one_counts_by_hand(material, tmp_path):
     similarity, well_formed, resolved = (row for row in table.comparisons if (row.first, row.second) == ("base", "SFT"))
     assert (similarity.value, similarity.low, similarity.high, similarity.n) == (*[pytest.approx(0.2)] * 3, 4)
     assert well_formed.value == pytest.approx(0.5)
-    assert (resolved.value, resolved.n, resolved.p_mcnemar) == (pytest.approx(3 / 8), 8, pytest.approx(0.25))
-    assert (resolved.low, resolved.high) == (pytest.approx(1 / 4), pytest.approx(1 / 2)), "tasks are drawn, not attempts"
+    assert (resolved.value, resolved.n, resolved.p) == (pytest.approx(3 / 8), 8, pytest.approx(0.5))
+    assert (resolved.low, resolved.high) == (pytest.approx(1 / 4), pytest.approx(1 / 2)), (
+        "tasks are drawn, not attempts"
+    )
     assert len(table.comparisons) == 3, "the pair is not there the other way round too"
     text = markdown(table)
     assert "| SFT | 2 | 0.450 [0.350, 0.550] (n = 4) | 0.400, 0.500 | 8 of 8" in text
     assert "| SFT | base | step similarity | +0.200 [+0.200, +0.200] | 4 |" in text
     assert "-25.0 %" in text
-    assert figure(table).count("<circle") == 4
+    assert figure(table).count("<circle") == 8, "two seeds of two arms, in two panels"
 
 
 # --- the whole verb

@@ -144,8 +144,9 @@ def differences(report: Report) -> list[Forest]:
             if pair["measure"] == measure:
                 value, low, high = (float(pair[name]) for name in ("value", "low", "high"))
                 note = f"n = {float(pair['n']):.0f}"
-                if "p_mcnemar" in pair:
-                    note += f", p = {float(pair['p_mcnemar']):.3f}"
+                note += "".join(
+                    f", p = {float(pair[name]):.3f}" for name in ("p_mcnemar", "p_sign_flip") if name in pair
+                )
                 label = f"{pair['first']} → {pair['second']}"
                 rows.append(Row(label, "", f"{value:+.3f}", f"[{low:+.3f}, {high:+.3f}]", note, value, low, high))
         scale = symmetric([bound for row in rows for bound in (row.low, row.high)])
