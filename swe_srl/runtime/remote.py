@@ -23,6 +23,9 @@ from swe_srl.runtime.crew import LOOK_S, MAX_LOSSES, PATIENCE_S, Member, can_wor
 from swe_srl.runtime.open import BoxRequest, open_box
 from swe_srl.runtime.shell import Answer
 
+START_S = 300.0
+"""For a machine that is there to begin its work, where no other can."""
+
 _THREADS = 4
 """Of an actor, beside one for each box: for boxes that are opened and closed meanwhile."""
 
@@ -96,6 +99,7 @@ class Machines:
         self._parcel = self._ray.put(self._ray.cloudpickle.dumps(Keeper()))
         self._room = threading.Condition()
         self._members: dict[str, Member] = {}
+        self._starting: dict[Any, Member] = {}
         self._open: Counter[str] = Counter()
         self._images: dict[str, set[str]] = {}
         self._deaths: Counter[str] = Counter()
@@ -147,9 +151,11 @@ class Machines:
         for member in self._members.values():
             with suppress(self._ray.exceptions.RayError):
                 self._ray.get(member.actor.do.remote(("close_all",)), timeout=30)
+        for member in (*self._members.values(), *self._starting.values()):
             with suppress(self._ray.exceptions.RayError):
                 self._ray.kill(member.actor)
         self._members.clear()
+        self._starting.clear()
         self._cluster.leave()
 
     def _take(self, image: str) -> Member:
@@ -167,34 +173,45 @@ class Machines:
                     return chosen
                 if self._members:
                     alone_since = time.monotonic()
-                elif time.monotonic() - alone_since > PATIENCE_S:
+                elif time.monotonic() - alone_since > (START_S if self._starting else PATIENCE_S):
                     raise ClusterUnavailable(
                         f"nobody in the cluster can work: {self._problem}: call the same command again for the rest"
                     )
-                self._room.wait(LOOK_S)
+                self._room.wait(LOOK_S / 20 if self._starting else LOOK_S)
 
     def _look(self) -> None:
-        """Have a keeper on each machine; those that came since are looked for now and then.
+        """Have a keeper on each machine. Waits for none of them: who comes late keeps nobody from the machines that are there.
 
         It reserves no processor in Ray's books: it would keep out, as long as this process lives, who comes after it.
         """
+        self._take_in()
         now = time.monotonic()
         if now - self._looked_at < LOOK_S:
             return
         self._looked_at = now
+        here = self._members.keys() | {member.machine for member in self._starting.values()}
         for node in self._ray.nodes():
-            if not can_work(node) or node["NodeID"] in self._members or self._deaths[node["NodeID"]] >= MAX_LOSSES:
-                continue
-            begun, member = start(
-                self._ray, node, versions(), self._parcel, threads=self._boxes_each + _THREADS, processors=0
-            )
+            if can_work(node) and node["NodeID"] not in here and self._deaths[node["NodeID"]] < MAX_LOSSES:
+                begun, member = start(
+                    self._ray, node, versions(), self._parcel, threads=self._boxes_each + _THREADS, processors=0
+                )
+                self._starting[begun] = member
+                self._problem = f"{member.address} has not begun to work"
+
+    def _take_in(self) -> None:
+        """Those that have begun since are members. Raises ClusterUnavailable where one has other versions."""
+        if not self._starting:
+            return
+        ready, _ = self._ray.wait(list(self._starting), num_returns=len(self._starting), timeout=0)
+        for begun in ready:
+            member = self._starting.pop(begun)
             try:
                 check(self._ray, begun, member)
             except self._ray.exceptions.RayError as error:
                 self._problem = f"{member.address}: {error}"
                 self._deaths[member.machine] += 1
-                continue
-            self._members[member.machine], self._images[member.machine] = member, set()
+            else:
+                self._members[member.machine], self._images[member.machine] = member, set()
 
     def _lose(self, member: Member, error: Exception) -> None:
         with self._room:

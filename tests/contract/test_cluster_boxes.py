@@ -74,6 +74,27 @@ def test_a_box_goes_where_its_image_is(on_cluster, base_image):
             assert place(box) == place(first)
 
 
+def test_a_machine_that_is_slow_to_begin_holds_nobody_back(on_cluster, base_image, machines, monkeypatch):
+    begin = remote.start
+    begun: list[str] = []
+
+    def one_is_slow(ray, node, *arguments, **named):
+        reference, member = begin(ray, node, *arguments, **named)
+        begun.append(node["NodeID"])
+        if len(begun) == 2:
+            slow = ray.remote(num_cpus=0)(lambda: time.sleep(30))
+            reference = slow.remote()
+        return reference, member
+
+    monkeypatch.setattr(remote, "start", one_is_slow)
+    config = on_cluster.model_copy(update={"cluster_boxes": 3})
+    since = time.monotonic()
+    with open_sandbox(config, base_image) as first, open_sandbox(config, base_image) as second:
+        assert len(begun) == 2
+        assert place(first) == place(second) == begun[0]
+        assert time.monotonic() - since < 30
+
+
 def test_what_is_wrong_there_is_said_here_with_the_machine(on_cluster):
     with pytest.raises(ImageMissing, match=r"on [0-9.]+: .*no/such-image"):
         open_box(on_cluster, BoxRequest("no/such-image:1"))
