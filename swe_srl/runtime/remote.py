@@ -11,20 +11,16 @@ from __future__ import annotations
 import atexit
 import itertools
 import threading
-import time
-from collections import Counter
+from collections import Counter, defaultdict
 from contextlib import suppress
 from typing import Any
 
-from swe_srl.errors import ApparatusError, ClusterUnavailable, SandboxError
+from swe_srl.errors import ApparatusError, SandboxError
 from swe_srl.runtime.base import Closing, CommandResult, SandboxConfig
 from swe_srl.runtime.cluster import RayCluster, versions
-from swe_srl.runtime.crew import LOOK_S, MAX_LOSSES, PATIENCE_S, Member, can_work, cause_of, check, on, start
 from swe_srl.runtime.open import BoxRequest, open_box
+from swe_srl.runtime.roster import LOOK_S, MAX_LOSSES, Member, Roster, cause_of, on
 from swe_srl.runtime.shell import Answer
-
-START_S = 300.0
-"""For a machine that is there to begin its work, where no other can."""
 
 _THREADS = 4
 """Of an actor, beside one for each box: for boxes that are opened and closed meanwhile."""
@@ -96,15 +92,11 @@ class Machines:
         self._cluster = cluster
         self._ray = cluster.join()
         self._boxes_each = boxes_each
-        self._parcel = self._ray.put(self._ray.cloudpickle.dumps(Keeper()))
+        # No processor is reserved: that would keep out, as long as this process lives, who comes after it.
+        self._roster = Roster(self._ray, Keeper(), versions(), threads=boxes_each + _THREADS, processors=0)
         self._room = threading.Condition()
-        self._members: dict[str, Member] = {}
-        self._starting: dict[Any, Member] = {}
         self._open: Counter[str] = Counter()
-        self._images: dict[str, set[str]] = {}
-        self._deaths: Counter[str] = Counter()
-        self._looked_at = float("-inf")
-        self._problem = "no machine with a processor for Ray is there"
+        self._images: defaultdict[str, set[str]] = defaultdict(set)
         self._is_closed = False
 
     def open(self, config: SandboxConfig, wanted: BoxRequest) -> RemoteBox:
@@ -148,22 +140,20 @@ class Machines:
         if self._is_closed:
             return
         self._is_closed = True
-        for member in self._members.values():
+        everyone = [*self._roster.members.values(), *self._roster.starting.values()]
+        for member in self._roster.members.values():
             with suppress(self._ray.exceptions.RayError):
                 self._ray.get(member.actor.do.remote(("close_all",)), timeout=30)
-        for member in (*self._members.values(), *self._starting.values()):
-            with suppress(self._ray.exceptions.RayError):
-                self._ray.kill(member.actor)
-        self._members.clear()
-        self._starting.clear()
+        self._roster.kill(everyone)
+        self._roster.members.clear()
         self._cluster.leave()
 
     def _take(self, image: str) -> Member:
         with self._room:
-            alone_since = time.monotonic()
             while True:
-                self._look()
-                free = [member for member in self._members.values() if self._open[member.machine] < self._boxes_each]
+                self._roster.look()
+                self._take_in()
+                free = [one for one in self._roster.members.values() if self._open[one.machine] < self._boxes_each]
                 if free:
                     chosen = min(
                         free, key=lambda one: (image not in self._images[one.machine], self._open[one.machine])
@@ -171,62 +161,22 @@ class Machines:
                     self._open[chosen.machine] += 1
                     self._images[chosen.machine].add(image)
                     return chosen
-                if self._members:
-                    alone_since = time.monotonic()
-                elif time.monotonic() - alone_since > (START_S if self._starting else PATIENCE_S):
-                    raise ClusterUnavailable(
-                        f"nobody in the cluster can work: {self._problem}: call the same command again for the rest"
-                    )
-                self._room.wait(LOOK_S / 20 if self._starting else LOOK_S)
-
-    def _look(self) -> None:
-        """Have a keeper on each machine. Waits for none of them: who comes late keeps nobody from the machines that are there.
-
-        It reserves no processor in Ray's books: it would keep out, as long as this process lives, who comes after it.
-        """
-        self._take_in()
-        now = time.monotonic()
-        if now - self._looked_at < LOOK_S:
-            return
-        self._looked_at = now
-        here = self._members.keys() | {member.machine for member in self._starting.values()}
-        for node in self._ray.nodes():
-            if can_work(node) and node["NodeID"] not in here and self._deaths[node["NodeID"]] < MAX_LOSSES:
-                begun, member = start(
-                    self._ray, node, versions(), self._parcel, threads=self._boxes_each + _THREADS, processors=0
-                )
-                self._starting[begun] = member
-                self._problem = f"{member.address} has not begun to work"
+                self._room.wait(LOOK_S / 20 if self._roster.starting else LOOK_S)
 
     def _take_in(self) -> None:
-        """Those that have begun since are members. Raises ClusterUnavailable where one has other versions."""
-        if not self._starting:
-            return
-        ready, _ = self._ray.wait(list(self._starting), num_returns=len(self._starting), timeout=0)
-        for begun in ready:
-            member = self._starting.pop(begun)
-            try:
-                check(self._ray, begun, member)
-            except self._ray.exceptions.RayError as error:
-                self._problem = f"{member.address}: {error}"
-                self._deaths[member.machine] += 1
-            else:
-                self._members[member.machine], self._images[member.machine] = member, set()
+        """Machines that have begun since; who is late keeps nobody from those that are there."""
+        starting = list(self._roster.starting)
+        if starting:
+            ready, _ = self._ray.wait(starting, num_returns=len(starting), timeout=0)
+            for reference in ready:
+                self._roster.begin(reference)
 
     def _lose(self, member: Member, error: Exception) -> None:
         with self._room:
-            if member.is_lost:
-                return
-            member.is_lost = True
-            self._problem = (
-                f"the last of its machines was lost: {member.address}: {str(error).strip().splitlines()[-1].strip()}"
-            )
-            self._deaths[member.machine] += 1
-            if self._members.pop(member.machine, None):
-                del self._open[member.machine], self._images[member.machine]
-            self._room.notify_all()
-        with suppress(self._ray.exceptions.RayError):
-            self._ray.kill(member.actor)  # where it only could not be reached, nothing must go on there
+            if self._roster.lose(member, error):
+                self._open.pop(member.machine, None)
+                self._images.pop(member.machine, None)
+                self._room.notify_all()
 
 
 class _Lost(SandboxError):

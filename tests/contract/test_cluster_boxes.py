@@ -20,6 +20,7 @@ from swe_srl.runtime import SandboxConfig, open_sandbox, remote
 from swe_srl.runtime.open import BoxRequest, open_box
 from swe_srl.runtime.remote import RemoteBox
 from swe_srl.runtime.rootless.launch import require_bubblewrap
+from swe_srl.runtime.roster import Roster
 
 pytestmark = [pytest.mark.docker, pytest.mark.filterwarnings("ignore"), pytest.mark.timeout(240)]
 
@@ -74,19 +75,20 @@ def test_a_box_goes_where_its_image_is(on_cluster, base_image):
             assert place(box) == place(first)
 
 
-def test_a_machine_that_is_slow_to_begin_holds_nobody_back(on_cluster, base_image, machines, monkeypatch):
-    begin = remote.start
+def test_a_machine_that_is_slow_to_begin_holds_nobody_back(on_cluster, base_image, monkeypatch):
+    start = Roster._start
     begun: list[str] = []
 
-    def one_is_slow(ray, node, *arguments, **named):
-        reference, member = begin(ray, node, *arguments, **named)
+    def one_is_slow(roster, node):
+        before = set(roster.starting)
+        start(roster, node)
         begun.append(node["NodeID"])
         if len(begun) == 2:
-            slow = ray.remote(num_cpus=0)(lambda: time.sleep(30))
-            reference = slow.remote()
-        return reference, member
+            (reference,) = roster.starting.keys() - before
+            slow = roster._ray.remote(num_cpus=0)(lambda: time.sleep(30))
+            roster.starting[slow.remote()] = roster.starting.pop(reference)
 
-    monkeypatch.setattr(remote, "start", one_is_slow)
+    monkeypatch.setattr(Roster, "_start", one_is_slow)
     config = on_cluster.model_copy(update={"cluster_boxes": 3})
     since = time.monotonic()
     with open_sandbox(config, base_image) as first, open_sandbox(config, base_image) as second:

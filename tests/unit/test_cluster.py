@@ -15,7 +15,7 @@ from machines import Machines
 from swe_srl.errors import ClusterUnavailable, EngineUnavailable, SandboxError, UserError
 from swe_srl.fanout import fan_out
 from swe_srl.runtime.cluster import RayCluster
-from swe_srl.runtime.crew import MAX_LOSSES
+from swe_srl.runtime.roster import MAX_LOSSES
 
 ray = pytest.importorskip("ray", reason="ray is not installed: pip install 'swe-srl[ray]'")
 
@@ -54,7 +54,7 @@ def began(folder: Path) -> list[str]:
 
 
 def test_a_cluster_without_machines_is_an_error_after_a_while(machines, monkeypatch):
-    from swe_srl.runtime import crew as module
+    from swe_srl.runtime import roster as module
 
     while machines.nodes:
         machines.lose_one()
