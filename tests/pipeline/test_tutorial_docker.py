@@ -28,7 +28,9 @@ SMALLER = {
 """What is put behind a command, so that all take minutes and not an hour. The words before stay as they are typed."""
 
 COMMANDS = [command for block in blocks(PAGE) if block.language == "console" for command in typed(block)]
-STEPS = [command for command in COMMANDS if not command.text.startswith("pip install")]
+SET_UP = ("swe-srl/scripts/setup.sh", ". swe-srl/.venv")
+"""What the environment of the tests was made by."""
+STEPS = [command for command in COMMANDS if not command.text.startswith(SET_UP)]
 
 
 def smaller(command: Command) -> str:
