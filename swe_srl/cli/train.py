@@ -64,7 +64,7 @@ def train(
 def _single(settings: TrainConfig, out: Path, *, dry_run: bool) -> None:
     from swe_srl.cli.console import say
     from swe_srl.policy.load import last_checkpoint
-    from swe_srl.training.metrics import read_metrics
+    from swe_srl.training.metrics import learned, read_metrics
 
     _refuse(out, "chain.json", "a chain of trainings")
     kind = settings.algorithm.type
@@ -79,8 +79,7 @@ def _single(settings: TrainConfig, out: Path, *, dry_run: bool) -> None:
     if path == before:
         say(f"already finished: {path} (remove {out} or choose another --out to train again)")
         return
-    last = read_metrics(out)[-1]
-    say(f"done: {path}, loss {last.loss:.4f} at update {last.update}; next: swe-srl predict --policy {out} …")
+    say(f"done: {path}, {learned(read_metrics(out))}; next: swe-srl predict --policy {out} …")
 
 
 def _chain(config: ChainConfig, out: Path, *, dry_run: bool) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -98,6 +98,15 @@ def read_metrics(run: Path) -> list[UpdateMetrics]:
     """All updates of a run."""
     path = run / METRICS
     return list(read_records(path, UpdateMetrics)) if path.is_file() else []
+
+
+def learned(rows: Sequence[UpdateMetrics]) -> str:
+    """What changed from the first of some updates to the last, in words: the rewards, or the loss where there are none."""
+    first, last = rows[0], rows[-1]
+    if "reward_mean" in last.collected:
+        values = [row.collected.get("reward_mean", 0.0) for row in (first, last)]
+        return f"mean reward {values[0]:.3f} at update {first.update}, {values[1]:.3f} at update {last.update}"
+    return f"loss {first.loss:.3f} at update {first.update}, {last.loss:.3f} at update {last.update}"
 
 
 def forget_after(run: Path, update: int) -> None:

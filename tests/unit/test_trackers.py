@@ -10,7 +10,7 @@ import pytest
 from swe_srl.errors import ConfigError, UserError
 from swe_srl.store import Run
 from swe_srl.training import trackers
-from swe_srl.training.metrics import UpdateMetrics
+from swe_srl.training.metrics import UpdateMetrics, learned
 from swe_srl.training.trackers import TRACKERS, numbers, require, tracking
 
 
@@ -34,6 +34,16 @@ def test_every_number_of_an_update_has_a_name():
     assert found["collected/reward_mean"] == 0.5
     assert found["collected/groups_thrown/rewards alike"] == 2.0
     assert "update" not in found
+
+
+def test_a_run_ends_with_what_its_rewards_did_or_its_loss_where_there_are_none():
+    rewarded = [
+        metrics(update, 1e-9).model_copy(update={"collected": {"reward_mean": reward}})
+        for update, reward in ((1, 0.25), (2, 0.5), (3, 0.75))
+    ]
+    assert learned(rewarded) == "mean reward 0.250 at update 1, 0.750 at update 3"
+    taught = [metrics(update, loss).model_copy(update={"collected": {}}) for update, loss in ((1, 2.0), (2, 0.5))]
+    assert learned(taught) == "loss 2.000 at update 1, 0.500 at update 2"
 
 
 @pytest.mark.torch
