@@ -11,6 +11,9 @@ from swe_srl.reporting.sources import METRICS, labels_of
 from swe_srl.store import read_json, read_jsonl
 from swe_srl.summaries import Cells
 
+ROUNDING = 1e-6
+"""Below it a loss is zero: of fresh samples, whose advantages add up to nothing, rounding is all that is left."""
+
 
 class TrainingRun(NamedTuple):
     """The updates of one run."""
@@ -62,6 +65,8 @@ def _updates(path: Path) -> list[dict[str, float]]:
             flat["groups_thrown"] = sum(value for value in thrown.values() if _is_number(value))
         if _is_number(flat.get("collect_s")) and _is_number(flat.get("train_s")):
             flat["seconds"] = flat["collect_s"] + flat["train_s"]
+        if _is_number(flat.get("loss")) and abs(flat["loss"]) < ROUNDING:
+            flat["loss"] = 0.0
         found[row["update"]] = {name: float(value) for name, value in flat.items() if _is_number(value)}
     return [found[update] for update in sorted(found)]
 

@@ -268,6 +268,16 @@ def test_a_chart_holds_every_point_and_leaves_out_what_no_run_has(tmp_path):
     assert training_rows(runs)[0]["seconds"] == 36.0
 
 
+def test_a_loss_of_which_only_rounding_is_left_is_none_to_look_at(tmp_path):
+    rows = [{"update": update, "loss": -3e-9 * update, "collected": {"reward_mean": 0.5}} for update in (1, 2)]
+    (tmp_path / "metrics.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    runs = read_training([tmp_path])
+    assert [chart.name for chart in charts(runs)] == ["reward_mean"]
+    assert training_rows(runs)[0]["loss_last"] == 0.0
+    (tmp_path / "metrics.jsonl").write_text("".join(f"{json.dumps(row | {'loss': 1e-5})}\n" for row in rows))
+    assert "loss" in [chart.name for chart in charts(read_training([tmp_path]))]
+
+
 @pytest.mark.parametrize(
     ("values", "ends"),
     [
