@@ -129,9 +129,12 @@ def test_a_grader_that_fails_drops_the_episode_too_and_where_all_are_dropped_tha
         train(probing, TASKS, Run(tmp_path), arena=Arena(open_box, Judge("infra_failure")))
 
 
-@pytest.mark.parametrize(("says", "reason"), [("resolved", "always solved"), ("unresolved", "never solved")])
-def test_tasks_that_all_or_none_solve_are_thrown_away_and_counted(student, says, reason):
-    with pytest.raises(UserError, match=reason):
+@pytest.mark.parametrize(
+    ("says", "reason", "advice"),
+    [("resolved", "always solved", "give harder tasks"), ("unresolved", "never solved", "give easier tasks")],
+)
+def test_tasks_that_all_or_none_solve_are_thrown_away_and_counted(student, says, reason, advice):
+    with pytest.raises(UserError, match=f"{reason}.*{advice}"):
         algorithm(student, Arena(open_box, Judge(says))).collect(cursor(), 1)
     taken = algorithm(student, Arena(open_box, Judge(says)), algorithm={"dynamic_sampling": False}).collect(cursor(), 1)
     assert taken.metrics["groups_thrown"] == {}

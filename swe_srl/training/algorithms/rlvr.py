@@ -26,6 +26,8 @@ from swe_srl.training.objective import Group, Loss, fresh, group_advantages, rat
 from swe_srl.training.selection import BROKEN, Refilled, refill
 from swe_srl.training.team import ALONE, Team
 
+ALWAYS, NEVER = "always solved", "never solved"
+
 
 class Rlvr:
     """See Algorithm."""
@@ -111,7 +113,7 @@ def reason_to_drop(found: Attempts, *, dynamic: bool) -> str:
         return BROKEN
     if not dynamic or statistics.pstdev(found.rewards) > 0.0:
         return ""
-    return {1.0: "always solved", 0.0: "never solved"}.get(found.rewards[0], "rewards alike")
+    return {1.0: ALWAYS, 0.0: NEVER}.get(found.rewards[0], "rewards alike")
 
 
 def groups_of(found: Attempts, *, divide_by_std: bool) -> list[Group]:
@@ -149,10 +151,13 @@ def episode_weights(groups: Sequence[Group], normalise: str, most_tokens: int) -
 
 def _nothing_kept(filled: Refilled[Attempts, list[Group]], number: int) -> str:
     thrown = ", ".join(f"{count} {reason}" for reason, count in filled.thrown.items())
-    return (
-        f"of {len(filled.found)} tasks tried for update {number}, none has episodes that differ ({thrown}): train with SRL first, give easier "
-        "tasks or larger groups, or leave out by `probe` what is never solved"
-    )
+    if filled.thrown.get(ALWAYS, 0) > filled.thrown.get(NEVER, 0):
+        advice = "give harder tasks, raise the temperature, or leave out by `probe` what is always solved"
+    else:
+        advice = (
+            "train with SRL first, give easier tasks or larger groups, or leave out by `probe` what is never solved"
+        )
+    return f"of {len(filled.found)} tasks tried for update {number}, none has episodes that differ ({thrown}): {advice}"
 
 
 def _metrics(
