@@ -123,7 +123,7 @@ def _solved(config: StudyConfig) -> str:
     if config.solve is None:
         return ""
     often = "once" if config.solve.attempts == 1 else f"{config.solve.attempts} times"
-    return f"at most {config.solve.tasks} {config.solve.of} tasks, each {often} with each seed"
+    return f"up to {config.solve.tasks} {config.solve.of} tasks, each {often} with each seed"
 
 
 def _summary(arm: str, cells: Sequence[Measured], base_tokens: float | None) -> ArmSummary:

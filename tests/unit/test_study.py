@@ -331,7 +331,7 @@ def test_training_tasks_are_solved_where_it_is_said_and_as_often(material, tmp_p
     predict = verbs.verbs("predict")[0]
     assert predict[predict.index("--attempts") + 1] == "3"
     table = tabulate(config, [])
-    assert table.solved == "at most 2 training tasks, each 3 times with each seed"
+    assert table.solved == "up to 2 training tasks, each 3 times with each seed"
     assert f"Resolved are attempts at {table.solved}." in markdown(table)
 
 
