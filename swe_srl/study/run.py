@@ -153,6 +153,8 @@ class Study:
         words = ["train", stage.preset, *(f"--set={one}" for one in stage.overrides)]
         if tokens is not None:
             words.append(f"--set=budget_tokens={tokens}")
+        if not any(one.startswith("keep_last=") for one in stage.overrides):
+            words.append("--set=keep_last=1")  # a study has many models, and goes on from the last checkpoint of each
         words += [word for path in config.steps for word in ("--steps", path)]
         return [*words, "--tasks", config.tasks, "--model", self._spec(start), "--out", str(self._out / model.folder)]
 

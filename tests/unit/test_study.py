@@ -209,6 +209,7 @@ def test_a_study_trains_what_arms_share_once_and_a_second_call_does_nothing(mate
     assert (len(results), missing) == (6, [])
     assert len(verbs.verbs("train")) == 4
     assert len(verbs.verbs("agree")) == 6
+    assert all("--set=keep_last=1" in line for line in verbs.verbs("train"))
     srl = next(line for line in verbs.verbs("train") if '--set=algorithm.type="srl"' in line)
     assert "/models/seed-0/sft-" in srl[srl.index("--model") + 1]
     assert [stage.name for stage in results[2].stages] == ["sft", "srl"]
