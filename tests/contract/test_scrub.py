@@ -157,7 +157,10 @@ def test_it_is_done_once_for_an_image(backend, image, box):
 
 def test_the_image_stays_as_it_was_but_for_its_repository(backend, image, box):
     tag = backend_of(backend.type).without_future(backend, image, "/testbed")
-    look = "pwd; env | grep -v HOSTNAME | sort; whoami; ls -lR /etc /usr/bin | md5sum"
+    # What the engine writes into every box as it starts is as old as the box.
+    written = " ".join(f"! -path /etc/{name}" for name in ("hosts", "hostname", "resolv.conf", "mtab"))
+    files = rf"find /etc /usr/bin -mindepth 1 {written} -printf '%M %u %g %s %t %p %l\n' | sort"
+    look = f"pwd; env | grep -v HOSTNAME | sort; whoami; {files} | md5sum; {files} | wc -l"
     with open_sandbox(backend, image) as before, open_sandbox(backend, tag) as after:
         assert said(before, look) == said(after, look)
 
