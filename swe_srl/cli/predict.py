@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -20,10 +19,6 @@ from swe_srl.cli.options import (
     Settings,
     Tasks,
 )  # fmt: skip
-
-if TYPE_CHECKING:
-    from swe_srl.evaluation.modes import EvaluationMode
-    from swe_srl.policy.prices import Price
 
 
 def predict(
@@ -69,6 +64,7 @@ def predict(
     from swe_srl.benchmarks.gold_files import gold_files
     from swe_srl.benchmarks.load import load_tasks
     from swe_srl.cli.console import progress, say
+    from swe_srl.cli.prices import check_caps, price_to_count
     from swe_srl.errors import ApparatusError
     from swe_srl.evaluation.modes import mode_config
     from swe_srl.evaluation.predict import check_attempts
@@ -82,7 +78,8 @@ def predict(
     )
     check_attempts(config, attempts, choose)
     price = price_to_count(model or policy, prices, price_in, price_out)
-    check_price(config, price, model or policy)
+    limits = getattr(config, "limits", None)
+    check_caps({"limits.max_usd": limits and limits.max_usd}, price, model or policy)
     chosen = load_tasks(tasks, ids or [])[:max_tasks]
     given = gold_files(tasks, [task.task_id for task in chosen]) if config.build().needs_gold_files else {}
     run = Run(out)
@@ -112,26 +109,3 @@ def predict(
     say(
         f"{len(found)} predictions, {with_patch} with a patch, are in {out}; next: swe-srl grade {out} --tasks {tasks} --out {out}"
     )
-
-
-def price_to_count(model: str, file: Path | None, price_in: float | None, price_out: float | None) -> Price:
-    """What a model's tokens cost: what the user said, over what a table says of its name."""
-    from swe_srl.policy.prices import Price, price_of
-
-    given = {name: value for name, value in (("input", price_in), ("output", price_out)) if value is not None}
-    known = price_of(model, file) or Price()
-    if "input" in given:  # what is given for input holds for all of it
-        known = Price(output=known.output)
-    return known.model_copy(update=given)
-
-
-def check_price(config: EvaluationMode, price: Price, model: str) -> None:
-    """Refuse a limit in money that nothing would be counted against. Raises ConfigError."""
-    from swe_srl.errors import ConfigError
-
-    limits = getattr(config, "limits", None)
-    if limits is not None and limits.max_usd and price.is_free:
-        raise ConfigError(
-            f"no price is known of {model!r}, so limits.max_usd would not hold: give --price-in and --price-out (USD per million "
-            "tokens), or --prices with a file of them"
-        )

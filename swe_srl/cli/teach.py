@@ -81,11 +81,11 @@ def teach(
     `--set endpoint.…` changes how the endpoint is asked, e.g. `endpoint.timeout_s=900` or `endpoint.extra_body.top_k=20`.
     """
     from swe_srl.benchmarks.load import load_tasks
+    from swe_srl.cli.prices import check_caps, price_to_count
     from swe_srl.settings import apply_overrides, build
     from swe_srl.teaching.teach import TeachConfig
 
-    rates = {"input": price_in, "cached_input": price_cached_in, "output": price_out}
-    given = {name: value for name, value in rates.items() if value is not None}
+    price = price_to_count(model, prices, price_in, price_out, price_cached_in)
     where = {"model": model, "api_key_env": api_key_env} | ({"base_url": base_url} if base_url else {})
     settings = {
         "samples": samples,
@@ -97,14 +97,15 @@ def teach(
             "max_tokens": budget_tokens,
             "max_usd_per_task": task_budget_usd,
             "max_tokens_per_task": task_budget_tokens,
-            "price": {} if is_local(model, base_url) else _price(model, prices, given),
+            "price": {} if is_local(model, base_url) else price.model_dump(exclude_none=True),
         },
         "endpoint": where | {"max_parallel": max_parallel, "requests_per_minute": requests_per_minute},
     }
     table = apply_overrides(settings, set_ or [])
     endpoint = table.pop("endpoint")
     config = build(TeachConfig, table, origin="the options of teach")
-    _check_price(config, model)
+    caps = {"--budget-usd": config.budget.max_usd, "--task-budget-usd": config.budget.max_usd_per_task}
+    check_caps(caps, config.budget.price, model)
     if not dry_run:
         _check_key(endpoint)
     chosen = load_tasks(tasks, ids or [])[:max_tasks]
@@ -124,16 +125,6 @@ def is_local(model: str, base_url: str) -> bool:
         and model != ORACLE
         and (model == EMBEDDED or model.startswith((".", "/", "~")) or Path(model).is_dir())
     )
-
-
-def _price(model: str, prices: Path | None, given: dict[str, float]) -> dict[str, Any]:
-    """What the user said of the price, over what a table says. What is given for input holds for all of it."""
-    from swe_srl.policy.prices import price_of
-
-    known = price_of(model, prices)
-    if "input" in given:
-        return ({"output": known.output} if known else {}) | given
-    return (known.model_dump(exclude_none=True) if known else {}) | given
 
 
 def _teach(
@@ -179,18 +170,6 @@ def _policy(endpoint: dict[str, Any], tasks: Path, seed: int, stack: ExitStack) 
         policy = build(EndpointConfig, endpoint, origin="the options of teach").build()
     stack.callback(policy.close)
     return policy
-
-
-def _check_price(config: TeachConfig, model: str) -> None:
-    """Refuse a cap in money that nothing would be counted against. Raises ConfigError."""
-    from swe_srl.errors import ConfigError
-
-    budget = config.budget
-    if (budget.max_usd is not None or budget.max_usd_per_task is not None) and budget.price.is_free:
-        raise ConfigError(
-            f"no price is known of {model!r}, so a cap in USD would not hold: give --price-in and --price-out (USD per million "
-            "tokens), or --prices with a file of them, or cap with --budget-tokens"
-        )
 
 
 def _check_key(endpoint: dict[str, Any]) -> None:

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from swe_srl.benchmarks.gold_files import gold_files
 from swe_srl.cli import app
-from swe_srl.cli.predict import price_to_count
+from swe_srl.cli.prices import price_to_count
 from swe_srl.errors import UserError
 from swe_srl.schema import Prediction, Verdict
 from swe_srl.store import Run, write_json
