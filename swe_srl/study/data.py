@@ -25,5 +25,5 @@ def _digest(steps: Sequence[str], tasks: str) -> str:
         with Path(path).open("rb") as file:
             whole.update(hashlib.file_digest(file, "sha256").digest())
     for task in load_tasks(tasks):
-        whole.update(json.dumps(task.model_dump(mode="json"), sort_keys=True).encode())
+        whole.update(json.dumps(task.model_dump(mode="json", exclude={"image_context"}), sort_keys=True).encode())
     return whole.hexdigest()[:16]

@@ -309,6 +309,19 @@ def test_other_data_or_another_measure_is_refused(material, tmp_path):
         remember(make_plan(config), Run(tmp_path), digests(config) | {"trained_on": "other"})
 
 
+def test_the_same_data_in_another_folder_is_the_same(material, tmp_path):
+    """A study could not go on after its task repository had been moved, or was named by a relative path."""
+
+    def told(folder: str, **changed: str) -> dict[str, str]:
+        lines = (material / "tasks.jsonl").read_text().splitlines()
+        rows = [json.loads(line) | {"image_context": f"{folder}/one"} | changed for line in lines]
+        (tmp_path / f"{folder}.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+        return digests(configured(material, f"tasks={tmp_path / folder}.jsonl"))
+
+    assert told("here") == told("there")
+    assert told("here") != told("there", problem_statement="another")
+
+
 def test_a_model_is_measured_in_the_context_that_it_was_trained_in(material, tmp_path):
     verbs = Verbs()
     solve = ("solve.tasks=2", "solve.preset=demo-agent", 'stages.srl.context={window = "all"}')
