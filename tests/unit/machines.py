@@ -21,8 +21,11 @@ class Machines:
         while len(self.nodes) < number:
             self.nodes.append(self._cluster.add_node(num_cpus=1, object_store_memory=STORE))
 
-    def lose_one(self) -> None:
-        self._cluster.remove_node(self.nodes.pop(), allow_graceful=False)
+    def lose_one(self) -> str:
+        """Kill a machine's processes; Ray's id of it."""
+        node = self.nodes.pop()
+        self._cluster.remove_node(node, allow_graceful=False)
+        return node.node_id
 
     def close(self) -> None:
         self._cluster.shutdown()
