@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import random
 import signal
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import time
 from importlib.util import find_spec
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
@@ -59,20 +61,20 @@ lr = 1e-4
 
 def test_a_run_killed_five_times_ends_with_the_weights_of_one_that_was_not_bit_for_bit(tmp_path: Path) -> None:
     write_inputs(tmp_path)
-    assert train(tmp_path, "sft", "tiny").wait() == 0
-    assert train(tmp_path, "srl", "sft", out="whole").wait() == 0
+    assert exit_code(start(tmp_path, "sft", "tiny")) == 0
+    assert exit_code(start(tmp_path, "srl", "sft", out="whole")) == 0
 
     rng = random.Random()
     for _ in range(NUM_KILLS):
         before = last_checkpoint(tmp_path / "killed")
-        process = train(tmp_path, "srl", "sft", out="killed")
-        while last_checkpoint(tmp_path / "killed") == before and process.poll() is None:
+        process = start(tmp_path, "srl", "sft", out="killed")
+        while last_checkpoint(tmp_path / "killed") == before and process.is_alive():
             time.sleep(0.005)
         time.sleep(rng.uniform(0, 0.4))
-        assert process.poll() is None, "it ended before it could be killed: give it more updates"
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
-    assert train(tmp_path, "srl", "sft", out="killed").wait() == 0
+        assert process.is_alive(), "it ended before it could be killed: give it more updates"
+        process.kill()
+        assert exit_code(process) == -signal.SIGKILL
+    assert exit_code(start(tmp_path, "srl", "sft", out="killed")) == 0
 
     ours, theirs = (final_weights(tmp_path / run) for run in ("whole", "killed"))
     assert ours == theirs
@@ -86,9 +88,9 @@ def test_a_run_of_two_processes_that_was_killed_ends_with_the_weights_of_one_tha
     write_inputs(tmp_path)
     (tmp_path / "two.toml").write_text(SFT.replace("120", "6") + "\n[lora]\nrank = 4\n" * bool(find_spec("peft")))
     settings = ["--set", "save_every=2"]
-    assert train(tmp_path, "two", "tiny", *settings, out="whole", processes=2).wait() == 0
+    assert start_two(tmp_path, "two", "tiny", *settings, out="whole").wait() == 0
 
-    process = train(tmp_path, "two", "tiny", *settings, out="killed", processes=2)
+    process = start_two(tmp_path, "two", "tiny", *settings, out="killed")
     while last_checkpoint(tmp_path / "killed") is None:
         assert process.poll() is None, (tmp_path / "killed.log").read_text()
         time.sleep(0.05)
@@ -96,7 +98,7 @@ def test_a_run_of_two_processes_that_was_killed_ends_with_the_weights_of_one_tha
         os.kill(int(worker), signal.SIGKILL)
     assert process.wait() != 0
     assert len(what_was_learned(tmp_path / "killed")) < 6, "it ended before it could be killed: give it more updates"
-    assert train(tmp_path, "two", "tiny", *settings, out="killed", processes=2).wait() == 0
+    assert start_two(tmp_path, "two", "tiny", *settings, out="killed").wait() == 0
 
     assert final_weights(tmp_path / "whole") == final_weights(tmp_path / "killed")
     assert what_was_learned(tmp_path / "whole") == what_was_learned(tmp_path / "killed")
@@ -124,17 +126,54 @@ def write_inputs(path: Path) -> None:
     (path / "srl.toml").write_text(SRL)
 
 
-def train(
-    path: Path, config: str, model: str, *more: str, out: str = "", processes: int = 1
-) -> subprocess.Popen[bytes]:
-    """`swe-srl train`, started, by torchrun where it is to be of several processes."""
-    words = ["train", f"{config}.toml", "--steps", "steps.jsonl", "--tasks", "tasks.jsonl", "--model", model, *more]
-    start = [sys.executable, "-m"]
-    if processes > 1:
-        start += ["torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), "-m"]
-    command = [*start, "swe_srl.cli", *words, "--out", out or config]
-    with (path / f"{out or config}.log").open("ab") as log:
-        return subprocess.Popen(command, cwd=path, stdout=log, stderr=log)
+def words_of(config: str, model: str, *more: str, out: str) -> list[str]:
+    """The command line."""
+    return [
+        "train",
+        f"{config}.toml",
+        "--steps",
+        "steps.jsonl",
+        "--tasks",
+        "tasks.jsonl",
+        "--model",
+        model,
+        *more,
+        "--out",
+        out,
+    ]
+
+
+def start(path: Path, config: str, model: str, out: str = "") -> BaseProcess:
+    """`swe-srl train` as a process of its own, forked off one that has imported torch, which takes ten seconds each time."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["swe_srl.policy.local", "swe_srl.training.loop"])
+    process = context.Process(target=train, args=(path, words_of(config, model, out=out or config), out or config))
+    process.start()
+    return process
+
+
+def train(path: Path, words: list[str], log: str) -> None:
+    """What that process does."""
+    from swe_srl.cli import main
+
+    os.chdir(path)
+    with (path / f"{log}.log").open("ab") as file:
+        for number in (1, 2):
+            os.dup2(file.fileno(), number)
+    main(words)
+
+
+def exit_code(process: BaseProcess) -> int | None:
+    process.join()
+    return process.exitcode
+
+
+def start_two(path: Path, config: str, model: str, *more: str, out: str) -> subprocess.Popen[bytes]:
+    """The same by torchrun, as two processes."""
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
+    with (path / f"{out}.log").open("ab") as log:
+        words = words_of(config, model, *more, out=out)
+        return subprocess.Popen([*torchrun, "swe_srl.cli", *words], cwd=path, stdout=log, stderr=log)
 
 
 def final_weights(run: Path) -> bytes:
