@@ -58,7 +58,7 @@ def test_a_box_that_goes_while_a_command_runs_is_an_error_and_not_the_commands_e
         began = time.monotonic()
         with pytest.raises(SandboxError):
             box.run("echo begun; sleep 30", timeout_s=30)
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < 20
         doom.join()
 
 
@@ -71,7 +71,7 @@ def test_a_paused_box_is_an_error_that_says_so_and_can_be_closed(config, base_im
         began = time.monotonic()
         with pytest.raises(SandboxError, match=r"paused|stopped"):
             use(box)
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 20
 
 
 USES = {
@@ -96,7 +96,7 @@ def test_our_own_shell_in_the_box_killed_or_held_is_an_error_and_not_a_result(
         box.run(f"kill -{signal} $({others})", timeout_s=5)
         with pytest.raises(SandboxError):
             USES[use](box)
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < 20
 
 
 def test_an_image_that_is_not_there_is_image_missing(config, base_image):

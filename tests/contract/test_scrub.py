@@ -209,7 +209,7 @@ def test_ten_thousand_commits_of_which_half_are_future_take_seconds(backend, bas
     backend_of(backend.type).ensure_image(backend, image, None)
     began = time.monotonic()
     tag = backend_of(backend.type).without_future(backend, image, "/testbed")
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 20
     with open_sandbox(backend, tag) as box:
         assert said(box, "git rev-list --count --all") == "5000\n"
         assert said(box, f"{ALL_OBJECTS} | grep -ac 'changed in 4999$'") != "0\n"

@@ -143,7 +143,7 @@ def test_a_429_is_tried_again_after_the_time_that_the_server_asks_for():
     ):
         begun = time.monotonic()
         assert asked.complete([PROMPT], Sampling())[0][0].text == "ok"
-        assert 0.4 <= time.monotonic() - begun < 3.0
+        assert 0.4 <= time.monotonic() - begun < 4.5
     assert len(requests) == 2
 
 
