@@ -207,6 +207,8 @@ class StepAgreement(Record):
     """Samples whose action is the teacher's, outer white space apart; None in rows of versions that did not count them."""
     mean_tokens: float = 0.0
     """Completion tokens per sample."""
+    constant: float | None = None
+    """What one action earns here that is given at every measured step alike, the best such; None in rows of versions that did not measure it."""
     samples: tuple[Rollout, ...] = ()
     """The samples themselves; none in rows of versions that did not keep them."""
 

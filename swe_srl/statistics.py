@@ -168,6 +168,12 @@ def exact_rate(rows: Sequence[StepAgreement]) -> Mean | None:
     return bootstrap_mean(shares, groups=[row.task_id for row in told]) if told else None
 
 
+def constant_mean(rows: Sequence[StepAgreement]) -> Mean | None:
+    """What one action at every step earns, its interval over tasks; None where rows do not tell."""
+    told = [(row.task_id, row.constant) for row in rows if row.constant is not None]
+    return bootstrap_mean([value for _, value in told], groups=[task for task, _ in told]) if told else None
+
+
 def agreement_by_tool(rows: Sequence[StepAgreement]) -> tuple[ToolAgreement, ...]:
     """Agreement on the steps of each tool of the teacher's."""
     found = []

@@ -57,6 +57,8 @@ class RunSummary(Record):
     """How attempts ended."""
     well_formed_turns: Proportion | None = None
     step_similarity: Mean | None = None
+    step_constant: Mean | None = None
+    """The same of one action at every step, the best of the teacher's: what a model earns that looks at nothing."""
     step_exact: Mean | None = None
     step_well_formed: Proportion | None = None
     tools: tuple[ToolAgreement, ...] = ()

@@ -13,9 +13,10 @@ from swe_srl.dialogue import ContextConfig, parse, render, turn_of
 from swe_srl.errors import FormatError, UnknownTask
 from swe_srl.policy.base import Completion, Policy, Sampling
 from swe_srl.rewards.base import RewardFn
+from swe_srl.rewards.constant import best_constant, constant_reward
 from swe_srl.schema import STEP_AGREEMENT, Command, Mean, Proportion, Rollout, Step, StepAgreement, Task
 from swe_srl.settings import Config
-from swe_srl.statistics import agreement_by_tool, bootstrap_mean, exact_rate, quantiles, wilson
+from swe_srl.statistics import agreement_by_tool, bootstrap_mean, constant_mean, exact_rate, quantiles, wilson
 from swe_srl.store import Run
 
 T = TypeVar("T")
@@ -55,6 +56,7 @@ def agree(
     """
     ordered = sorted(steps, key=lambda step: (step.trajectory_id, step.index))
     histories = spread(list(with_history(ordered, tasks)), config.max_steps)
+    constant = best_constant([step.command for step, _ in histories], reward) if histories else None
     model = model or policy.name
     with run.exclusive():
         run.remember(SETTINGS, {"model": model, "num_steps": len(steps), **config.model_dump(mode="json")})
@@ -63,7 +65,7 @@ def agree(
             for start in range(0, len(histories), config.batch_size):
                 batch = histories[start : start + config.batch_size]
                 if any(step.step_id not in rows for step, _ in batch):
-                    for row in _measure(batch, tasks, policy, reward, model, config):
+                    for row in _measure(batch, tasks, policy, reward, model, config, constant):
                         if row.step_id not in rows:
                             file.write(row)
                             rows[row.step_id] = row
@@ -104,6 +106,7 @@ def _measure(
     reward: RewardFn,
     model: str,
     config: AgreementConfig,
+    constant: Command | None,
 ) -> Iterator[StepAgreement]:
     prompts = [
         render(tasks[step.task_id], [turn_of(earlier) for earlier in history], config.context)
@@ -111,11 +114,13 @@ def _measure(
     ]
     answers = policy.complete(prompts, config.sampling, num_samples=config.num_samples)
     for (step, _), completions in zip(batch, answers, strict=True):
-        yield measure_step(step, completions, reward, model)
+        yield measure_step(step, completions, reward, model, constant)
 
 
-def measure_step(step: Step, completions: Sequence[Completion], reward: RewardFn, model: str) -> StepAgreement:
-    """Compare the answers drawn at one step with the teacher's action there."""
+def measure_step(
+    step: Step, completions: Sequence[Completion], reward: RewardFn, model: str, constant: Command | None = None
+) -> StepAgreement:
+    """Compare the answers drawn at one step with the teacher's action there; `constant` is what answers nothing in particular."""
     commands = [parse(completion.text).command for completion in completions]
     rewards = [reward(completion.text, step.command) for completion in completions]
     values = [max(0.0, found.value) if command else 0.0 for found, command in zip(rewards, commands, strict=True)]
@@ -132,6 +137,7 @@ def measure_step(step: Step, completions: Sequence[Completion], reward: RewardFn
         num_same_tool=sum(command is not None and command.tool == step.command.tool for command in commands),
         num_exact=sum(command is not None and is_same(command, step.command) for command in commands),
         mean_tokens=sum(completion.num_tokens for completion in completions) / len(completions),
+        constant=max(0.0, constant_reward(constant, [step.command], reward)) if constant else None,
         samples=tuple(
             Rollout(text=completion.text, num_tokens=completion.num_tokens, reward=found)
             for completion, found in zip(completions, rewards, strict=True)
@@ -153,6 +159,8 @@ def summary_lines(rows: Sequence[StepAgreement]) -> list[list[str]]:
     tasks, num_samples = [row.task_id for row in rows], sum(row.num_samples for row in rows)
     similarity, exact = bootstrap_mean([row.similarity for row in rows], groups=tasks), exact_rate(rows)
     lines = [["similarity", f"{_mean(similarity)} ({similarity.n} steps)"]]
+    if constant := constant_mean(rows):
+        lines.append(["  of one action at every step", f"{_mean(constant)} ({constant.n} steps)"])
     if exact:
         lines.append(["exactly the teacher's action", f"{_mean(exact)} ({exact.n} steps)"])
     for words, k in (

@@ -14,6 +14,7 @@ from swe_srl.schema import Mean, Prediction, Proportion, StepAgreement, Verdict,
 from swe_srl.statistics import (
     agreement_by_tool,
     bootstrap_mean,
+    constant_mean,
     exact_rate,
     mcnemar_exact,
     paired_difference,
@@ -79,6 +80,7 @@ def _summary(entry: Collected, best_of: Sequence[str]) -> RunSummary:
         step_similarity=bootstrap_mean([row.similarity for row in rows], groups=[row.task_id for row in rows])
         if rows
         else None,
+        step_constant=constant_mean(rows),
         step_exact=exact_rate(rows),
         step_well_formed=_share(sum(row.num_well_formed for row in rows), sum(row.num_samples for row in rows)),
         tools=agreement_by_tool(rows),

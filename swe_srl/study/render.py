@@ -52,6 +52,11 @@ def markdown(table: StudyTable) -> str:
         f"Seeds: {table.num_seeds}; {budget}.{solved}\n",
         _table(HEAD, map(arm_cells, table.arms)),
     ]
+    if table.constant:
+        mean = table.constant
+        parts.append(
+            f"\nOne action at every step, the best of the teacher's, has a step similarity of {mean.value:.3f} [{mean.low:.3f}, {mean.high:.3f}] (n = {mean.n})."
+        )
     if table.comparisons:
         parts += ["\n## Differences\n", _table(DIFFERENCES, map(comparison_cells, table.comparisons))]
     notes = [f"- {arm.arm}, {note}" for arm in table.arms for note in arm.notes]
@@ -100,7 +105,7 @@ def figure(table: StudyTable) -> str:
     """For each arm the step similarity, and the share of attempts that resolved their task where there were any: mean, interval, a dot for each seed."""
     similarity = [(arm.arm, arm.similarity, arm.of_seeds) for arm in table.arms]
     resolved = [(arm.arm, arm.resolved, arm.resolved_of_seeds) for arm in table.arms if arm.resolved]
-    panels = [_panel("step similarity to the teacher", similarity)]
+    panels = [_panel("step similarity to the teacher", similarity, table.constant)]
     if resolved:
         panels.append(_panel("resolved attempts", resolved))
     height = PANEL_ROW * (len(table.arms) + 2)
@@ -114,14 +119,20 @@ def figure(table: StudyTable) -> str:
 PANEL_LEFT, PANEL_WIDTH, PANEL_ROW = 260, 520, 34
 
 
-def _panel(title: str, rows: Sequence[tuple[str, Mean | Proportion, Sequence[float]]]) -> str:
-    """Each row's interval, value and seeds on a line from 0 to 1."""
+def _panel(
+    title: str, rows: Sequence[tuple[str, Mean | Proportion, Sequence[float]]], constant: Mean | None = None
+) -> str:
+    """Each row's interval, value and seeds on a line from 0 to 1; dashed, what one action at every step earns."""
     bottom = PANEL_ROW * (len(rows) + 1)
     marks = [f'<text x="{PANEL_LEFT}" y="20">{escape(title)}, 95 % interval, a dot for each seed</text>']
     for tenth in range(0, 11, 2):
         x = PANEL_LEFT + PANEL_WIDTH * tenth / 10
         marks.append(f'<path d="M{x:.0f} 28V{bottom - 4}" stroke="#ddd"/>')
         marks.append(f'<text x="{x:.0f}" y="{bottom + 12}" font-size="11" text-anchor="middle">{tenth / 10:g}</text>')
+    if constant:
+        x = PANEL_LEFT + PANEL_WIDTH * constant.value
+        marks.append(f'<path d="M{x:.1f} 28V{bottom - 4}" stroke="#555" stroke-dasharray="4 3"/>')
+        marks.append(f'<text x="{x + 4:.1f}" y="{bottom - 8}" font-size="11">one action at every step</text>')
     for index, (name, found, of_seeds) in enumerate(rows):
         y = PANEL_ROW * (index + 1) + 12
         low, value, high = (PANEL_LEFT + PANEL_WIDTH * one for one in (found.low, found.value, found.high))

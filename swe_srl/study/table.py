@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from swe_srl.reporting.collect import collect
 from swe_srl.schema import Mean, Proportion, Record, StepAgreement, Verdict
-from swe_srl.statistics import bootstrap_mean, paired_difference, sign_flip_test, wilson_of_groups
+from swe_srl.statistics import bootstrap_mean, constant_mean, paired_difference, sign_flip_test, wilson_of_groups
 from swe_srl.study.config import StudyConfig
 from swe_srl.study.run import CellResult, Missing
 
@@ -63,6 +63,8 @@ class StudyTable(Record):
     budget_tokens: int | None
     solved: str = ""
     """Which tasks were to be solved; empty where none was."""
+    constant: Mean | None = None
+    """The step similarity of one action at every step, the best of the teacher's."""
     arms: tuple[ArmSummary, ...]
     comparisons: tuple[Comparison, ...]
     missing: tuple[Missing, ...] = ()
@@ -107,6 +109,7 @@ def tabulate(
         num_seeds=len(config.seeds),
         budget_tokens=config.budget_tokens,
         solved=_solved(config),
+        constant=_constant(cells),
         arms=tuple(_summary(arm, found, base) for arm, found in of_arm.items()),
         comparisons=tuple(
             comparison
@@ -116,6 +119,11 @@ def tabulate(
         ),
         missing=tuple(missing),
     )
+
+
+def _constant(cells: Sequence[Measured]) -> Mean | None:
+    """That of the first cell that tells, for all have the same steps."""
+    return next(filter(None, (constant_mean(list(cell.steps.values())) for cell in cells)), None)
 
 
 def _solved(config: StudyConfig) -> str:

@@ -11,9 +11,11 @@ from swe_srl.benchmarks.load import excluded, load_tasks
 from swe_srl.dialogue import format_action
 from swe_srl.errors import ConfigError
 from swe_srl.rewards import similarity
+from swe_srl.rewards.base import RewardFn
+from swe_srl.rewards.constant import best_constant, constant_reward, in_a_line
 from swe_srl.schema import Command, Task
-from swe_srl.training.config import RlvrConfig, TrainConfig
-from swe_srl.training.data import Example, load_examples
+from swe_srl.training.config import EffectRewardConfig, RlvrConfig, SrlConfig, TrainConfig
+from swe_srl.training.data import Dataset, Example, load_examples
 from swe_srl.training.difficulty import choose
 
 if TYPE_CHECKING:
@@ -30,21 +32,36 @@ class Inputs(NamedTuple):
 
 def training_inputs(settings: TrainConfig) -> Inputs:
     """Expert steps; for RLVR tasks. Raises ConfigError where none are given."""
-    return _tasks(settings) if isinstance(settings.algorithm, RlvrConfig) else _steps(settings)
+    algorithm = settings.algorithm
+    if isinstance(algorithm, RlvrConfig):
+        return _tasks(settings)
+    data = _steps(settings)
+    words = _words(data)
+    if isinstance(algorithm, SrlConfig) and not isinstance(algorithm.reward, EffectRewardConfig):
+        words += f", {_laziest([example.step.command for example in data.examples], algorithm.reward.build())}"
+    return Inputs(data.examples, words)
 
 
-def _steps(settings: TrainConfig) -> Inputs:
+def _laziest(teacher: Sequence[Command], reward: RewardFn) -> str:
+    """What a student would earn that looks at nothing: one below that can learn to do so."""
+    action = best_constant(teacher, reward)
+    return f"one action at every step would earn {constant_reward(action, teacher, reward):.3f} (`{in_a_line(action)}`)"
+
+
+def _steps(settings: TrainConfig) -> Dataset:
     if not settings.steps:
         raise ConfigError("no steps to train on: give --steps FILE (what `swe-srl replay` wrote)")
     if not settings.tasks:
         raise ConfigError("no tasks: give --tasks with the task repository that the steps were made on")
     known, left_out = load_tasks(settings.tasks), excluded(settings.tasks)
-    data = choose(
+    return choose(
         load_examples(settings.steps, known, settings.fidelity, left_out, settings.exclude), settings.difficulty
     )
+
+
+def _words(data: Dataset) -> str:
     reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(data.left_out.items()))
-    words = f"left out: {reasons}" if reasons else "none left out"
-    return Inputs(data.examples, f"{len(data.examples)} of {data.num_steps} steps ({words})")
+    return f"{len(data.examples)} of {data.num_steps} steps ({f'left out: {reasons}' if reasons else 'none left out'})"
 
 
 def _tasks(settings: TrainConfig) -> Inputs:
@@ -60,8 +77,7 @@ def _tasks(settings: TrainConfig) -> Inputs:
 
 def expert_solutions(settings: TrainConfig) -> dict[str, list[str]]:
     """Task → the actions of each of the experts' trajectories on it, as one text. Raises ConfigError where no steps are given."""
-    examples = [item for item in _steps(settings).items if isinstance(item, Example)]
-    trajectories = {example.step.trajectory_id: example for example in examples}
+    trajectories = {example.step.trajectory_id: example for example in _steps(settings).examples}
     found: dict[str, list[str]] = defaultdict(list)
     for example in trajectories.values():
         found[example.step.task_id].append(as_one_text([step.command for step in example.trajectory]))

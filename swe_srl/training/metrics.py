@@ -17,6 +17,9 @@ METRICS = "metrics.jsonl"
 PROBE = "probe.jsonl"
 STALLED = "stalled.json"
 
+_MOST = 0.5
+"""Share of answers that do the same from which on it is worth a word."""
+
 
 class UpdateMetrics(Record):
     """One optimizer update."""
@@ -101,11 +104,15 @@ def read_metrics(run: Path) -> list[UpdateMetrics]:
 
 
 def learned(rows: Sequence[UpdateMetrics]) -> str:
-    """What changed from the first of some updates to the last, in words: the rewards, or the loss where there are none."""
+    """What changed from the first of some updates to the last, in words: the rewards, or the loss where there are none; and whether answers fell together."""
     first, last = rows[0], rows[-1]
     if "reward_mean" in last.collected:
         values = [row.collected.get("reward_mean", 0.0) for row in (first, last)]
-        return f"mean reward {values[0]:.3f} at update {first.update}, {values[1]:.3f} at update {last.update}"
+        said = f"mean reward {values[0]:.3f} at update {first.update}, {values[1]:.3f} at update {last.update}"
+        alike = last.collected.get("commonest_action")
+        if isinstance(alike, float) and alike > _MOST:
+            said += f", where {alike:.0%} of the answers are one and the same action"
+        return said
     return f"loss {first.loss:.3f} at update {first.update}, {last.loss:.3f} at update {last.update}"
 
 

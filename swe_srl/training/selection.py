@@ -30,6 +30,8 @@ class Sampled(NamedTuple):
     log_probs: tuple[tuple[float, ...], ...]
     rewards: tuple[Reward, ...]
     """None where what rewards them broke."""
+    actions: tuple[str, ...] = ()
+    """What each answer would do, without its thinking; empty where it holds no action."""
 
 
 class Selection(NamedTuple):

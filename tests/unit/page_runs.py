@@ -173,7 +173,7 @@ def training_run(path: Path, updates: int, algorithm: str = "srl") -> Path:
         collected = {
             "reward_mean": 0.2 + 0.5 * update / updates + chance.uniform(-0.05, 0.05), "reward_std": 0.2,
             "groups_kept": 8, "groups_thrown": {"rewards alike": update % 3}, "completion_tokens_mean": 60 + update % 7,
-            "well_formed": 0.9, "rounds": 1,
+            "well_formed": 0.9, "commonest_action": 0.25, "rounds": 1,
         }  # fmt: skip
         lines.append(
             {

@@ -274,6 +274,16 @@ def test_what_was_answered_is_kept_with_what_it_is_worth() -> None:
     assert StepAgreement.model_validate(before).samples == ()
 
 
+def test_beside_the_model_stands_what_one_action_at_every_step_earns(tmp_path: Path) -> None:
+    steps = make_steps("t", 4)
+    steps[3] = steps[3].model_copy(update={"command": steps[1].command})
+    rows = agree(steps, {"a": make_task("a")}, say(LOOK), exact, Run(tmp_path), AgreementConfig())
+    assert [row.constant for row in rows] == [0.25, 1.0, 0.25, 1.0]
+    assert dict(summary_lines(rows))["  of one action at every step"] == "0.625 [0.625, 0.625] (4 steps)"
+    earlier = [row.model_copy(update={"constant": None}) for row in rows]
+    assert "  of one action at every step" not in dict(summary_lines(earlier))
+
+
 def test_the_model_sees_the_last_rounds_and_not_the_answer(tmp_path: Path) -> None:
     policy = say(LOOK)
     agree(make_steps("t", 4), {"a": make_task("a")}, policy, exact, Run(tmp_path), AgreementConfig())

@@ -59,7 +59,7 @@ def add_agreement(path: Path, model: str, similarities: dict[str, float]) -> Pat
             rows.write(
                 StepAgreement(
                     step_id=step_id, trajectory_id=step_id[0], task_id=step_id[0], model=model, tool="bash",
-                    num_samples=4, similarity=value, similarity_std=0.1, num_well_formed=3, num_same_tool=2,
+                    num_samples=4, similarity=value, similarity_std=0.1, num_well_formed=3, num_same_tool=2, constant=0.5,
                 )
             )  # fmt: skip
     return path
@@ -162,11 +162,12 @@ def test_a_directory_without_a_run_and_a_torn_file_are_named(tmp_path: Path) -> 
 
 
 def test_what_is_written_can_be_read_again_and_the_tables_agree(tmp_path: Path) -> None:
-    report = summarise(collect([make_run(tmp_path / "base", "base|x", BASE)]), title="night")
+    report = summarise(collect([make_run(tmp_path / "base", "base|x", BASE, similarities={"a0": 0.3})]), title="night")
     json_path, markdown_path = write_report(report, tmp_path / "out")
     assert Report.model_validate_json(json_path.read_text()) == report
     head, line = summary_table(report)
     assert len(head) == len(line)
+    assert dict(zip(head, line, strict=True))["of one action at every step"] == "0.500"
     assert line[1] == "1 of 5 = 0.200 [0.036, 0.624]"
     assert "| 8 | 1 | 6 | 5 | 0 | 1 | 1 | 0 | 1 | 1 | 1 | 1 |" in markdown(report)
     assert "base\\|x" in markdown_path.read_text()

@@ -118,6 +118,7 @@ def test_an_update_learns_from_what_answers_did(student, examples, boxes):
         same, other, removed, unread = group.advantages
         assert same == other > removed > unread
     assert batch.metrics["well_formed"] == 0.75
+    assert batch.metrics["commonest_action"] == 3 / 12, "one of four answers does the same at each of three steps"
 
 
 def test_a_group_whose_box_broke_is_thrown_away_counted_and_another_taken(student, examples, boxes):

@@ -42,6 +42,10 @@ def test_a_run_ends_with_what_its_rewards_did_or_its_loss_where_there_are_none()
         for update, reward in ((1, 0.25), (2, 0.5), (3, 0.75))
     ]
     assert learned(rewarded) == "mean reward 0.250 at update 1, 0.750 at update 3"
+    fallen = rewarded[-1].model_copy(update={"collected": {"reward_mean": 0.49, "commonest_action": 0.96}})
+    assert learned([*rewarded, fallen]).endswith(
+        "0.490 at update 3, where 96% of the answers are one and the same action"
+    )
     taught = [metrics(update, loss).model_copy(update={"collected": {}}) for update, loss in ((1, 2.0), (2, 0.5))]
     assert learned(taught) == "loss 2.000 at update 1, 0.500 at update 2"
 

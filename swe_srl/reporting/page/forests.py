@@ -14,6 +14,7 @@ from swe_srl.summaries import Report, RunSummary
 TITLES = {
     "resolved": "Resolved tasks",
     "step_similarity": "Agreement with the teacher's steps",
+    "step_constant": "The same agreement of one action at every step",
     "step_exact": "The teacher's very action",
     "step_well_formed": "Well-formed samples at the teacher's steps",
     "well_formed_turns": "Well-formed turns in episodes",

@@ -15,6 +15,7 @@ MEASURES = (
     ("reward_mean", "Reward", "mean of all samples"),
     ("reward_std", "Spread of rewards", "standard deviation within a group, mean over groups"),
     ("well_formed", "Well-formed answers", "share of samples"),
+    ("commonest_action", "Same action", "share of samples that do the same as most, at whatever step"),
     ("groups_kept", "Groups kept", "that an update learns from"),
     ("groups_thrown", "Groups thrown away", "rewards alike, or all malformed"),
     ("completion_tokens_mean", "Answer length", "tokens, mean of all samples"),

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import statistics
+from collections import Counter
 from collections.abc import Sequence
 
 from torch import Tensor
 
+from swe_srl.dialogue import format_action, parse
 from swe_srl.errors import ApparatusError, NothingToLearn, SandboxError
 from swe_srl.policy.base import Completion, Sampling
 from swe_srl.policy.local import LocalPolicy
@@ -113,6 +115,7 @@ class Srl:
                 tuple(answer.token_ids for answer in answers),
                 tuple(answer.log_probs for answer in answers),
                 rewarded.rewards,
+                tuple(_action(answer.text) for answer in answers),
             )
             for example, prompt, (answers, rewarded) in zip(examples, prompts, made, strict=True)
         ]
@@ -130,9 +133,15 @@ class Srl:
         self._left_over = list(state)
 
 
+def _action(text: str) -> str:
+    command = parse(text).command
+    return format_action(command) if command else ""
+
+
 def _metrics(selection: Selection, batch_size: int) -> dict[str, float | int | dict[str, int]]:
     rewards = [reward for group in selection.sampled for reward in group.rewards]
     lengths = [len(completion) for group in selection.sampled for completion in group.completions]
+    actions = [action for group in selection.sampled for action in group.actions if action]
     kept = len(selection.groups)
     metrics: dict[str, float | int | dict[str, int]] = {
         "groups_kept": kept, "groups_missing": batch_size - kept, "groups_left_over": len(selection.left_over), "groups_thrown": selection.thrown,
@@ -148,5 +157,6 @@ def _metrics(selection: Selection, batch_size: int) -> dict[str, float | int | d
         )
         metrics["well_formed"] = len(well_formed) / len(rewards)
         metrics["reward_mean_well_formed"] = statistics.fmean(well_formed) if well_formed else 0.0
+        metrics["commonest_action"] = max(Counter(actions).values(), default=0) / len(rewards)
         metrics["completion_tokens_mean"] = statistics.fmean(lengths)
     return metrics
