@@ -89,15 +89,18 @@ def _run(plan: Plan, out: Path) -> None:
     from swe_srl.errors import ApparatusError
     from swe_srl.store import Run
     from swe_srl.study.data import digests
+    from swe_srl.study.measures import Measures
     from swe_srl.study.render import write_study
     from swe_srl.study.run import Study, in_a_process, remember
     from swe_srl.study.table import read_measured, tabulate
 
-    run = Run(out)
+    run, measures = Run(out), Measures(plan.config)
     with run.exclusive():
         remember(plan, run, digests(plan.config))
         results, missing = Study(plan, out, in_a_process, say).run()
-        table = tabulate(plan.config, read_measured(results, out), missing)
+        cells = read_measured(results, out, measures)
+        measured = {row.step_id for cell in cells for row in cell.steps.values()}
+        table = tabulate(plan.config, cells, missing, constant=measures.of_a_constant(measured))
         paths = write_study(table, out)
     _show(table)
     say(f"written: {', '.join(map(str, paths))}")
@@ -111,8 +114,9 @@ def _run(plan: Plan, out: Path) -> None:
 
 def _show(result: StudyTable) -> None:
     from swe_srl.cli.console import table
-    from swe_srl.study.render import DIFFERENCES, HEAD, arm_cells, comparison_cells
+    from swe_srl.study.render import DIFFERENCES, HEAD, arm_cells, comparison_cells, other_measures
 
     table(result.title, HEAD, map(arm_cells, result.arms))
+    table("the same answers by other measures", *other_measures(result))
     if result.comparisons:
         table("differences", DIFFERENCES, map(comparison_cells, result.comparisons))

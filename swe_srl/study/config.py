@@ -57,6 +57,8 @@ class StudyConfig(Config):
     see: the context given here is the untrained student's."""
     reward: str = "similarity"
     """What similarity is."""
+    also: tuple[str, ...] = ()
+    """Rewards by which the same answers are valued too."""
     solve: SolveConfig | None = None
     """No tasks are solved where null."""
 

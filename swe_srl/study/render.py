@@ -8,6 +8,7 @@ from pathlib import Path
 
 from swe_srl.schema import Mean, Proportion
 from swe_srl.store import write_json, write_text
+from swe_srl.study.measures import SIMILARITY
 from swe_srl.study.table import ArmSummary, Comparison, StudyTable
 
 NOTES = """\
@@ -15,7 +16,8 @@ Intervals are 95 %. Similarity is to the teacher's action at held-out steps, ove
 tasks with all their steps and seeds, so they say how far the result depends on the tasks; how far it depends on the seed, the seeds' own means say. Shares have Wilson's interval, with n divided
 by the design effect of tasks (Rao and Scott 1992). p is the exact paired permutation test that flips the signs of tasks, McNemar's where each task is one pair of outcomes; no p of k tasks is below 2 / 2^k. Tokens are those of one cell that went through the model, by the mean over seeds: *trained* in
 forward and backward passes, *sampled* while answers were drawn, thrown away or not; what prompts of one update share counts once, and what an arm shares with another counts for both. Differences are the arm's value
-minus that of the one it is compared with, paired by step or task within each seed.
+minus that of the one it is compared with, paired by step or task within each seed. *One action at every step* is the best, for each measure, of the teacher's own at these steps, given at all of them: what a model earns
+that looks at nothing.
 """
 
 HEAD = [
@@ -52,11 +54,8 @@ def markdown(table: StudyTable) -> str:
         f"Seeds: {table.num_seeds}; {budget}.{solved}\n",
         _table(HEAD, map(arm_cells, table.arms)),
     ]
-    if table.constant:
-        mean = table.constant
-        parts.append(
-            f"\nOne action at every step, the best of the teacher's, has a step similarity of {mean.value:.3f} [{mean.low:.3f}, {mean.high:.3f}] (n = {mean.n})."
-        )
+    if any(arm.others for arm in table.arms):
+        parts += ["\n## The same answers by other measures\n", _table(*other_measures(table))]
     if table.comparisons:
         parts += ["\n## Differences\n", _table(DIFFERENCES, map(comparison_cells, table.comparisons))]
     notes = [f"- {arm.arm}, {note}" for arm in table.arms for note in arm.notes]
@@ -84,6 +83,21 @@ def arm_cells(arm: ArmSummary) -> list[str]:
     ]
 
 
+def other_measures(table: StudyTable) -> tuple[list[str], list[list[str]]]:
+    """Head and lines: each arm by each measure, and last what one action at every step earns."""
+    names = list(dict.fromkeys(name for arm in table.arms for name in (SIMILARITY, *arm.others)))
+    lines = []
+    for arm in table.arms:
+        means = {SIMILARITY: arm.similarity, **arm.others}
+        shown = [
+            f"{mean.value:.3f} [{mean.low:.3f}, {mean.high:.3f}]" if (mean := means.get(name)) else "–"
+            for name in names
+        ]
+        lines.append([arm.arm, *shown])
+    constant = [f"{table.constant[name]:.3f}" if name in table.constant else "–" for name in names]
+    return ["arm", *names], [*lines, ["*one action at every step*", *constant]]
+
+
 def comparison_cells(row: Comparison) -> list[str]:
     """One line of the table of differences."""
     return [
@@ -105,7 +119,7 @@ def figure(table: StudyTable) -> str:
     """For each arm the step similarity, and the share of attempts that resolved their task where there were any: mean, interval, a dot for each seed."""
     similarity = [(arm.arm, arm.similarity, arm.of_seeds) for arm in table.arms]
     resolved = [(arm.arm, arm.resolved, arm.resolved_of_seeds) for arm in table.arms if arm.resolved]
-    panels = [_panel("step similarity to the teacher", similarity, table.constant)]
+    panels = [_panel("step similarity to the teacher", similarity, table.constant.get(SIMILARITY))]
     if resolved:
         panels.append(_panel("resolved attempts", resolved))
     height = PANEL_ROW * (len(table.arms) + 2)
@@ -120,7 +134,7 @@ PANEL_LEFT, PANEL_WIDTH, PANEL_ROW = 260, 520, 34
 
 
 def _panel(
-    title: str, rows: Sequence[tuple[str, Mean | Proportion, Sequence[float]]], constant: Mean | None = None
+    title: str, rows: Sequence[tuple[str, Mean | Proportion, Sequence[float]]], constant: float | None = None
 ) -> str:
     """Each row's interval, value and seeds on a line from 0 to 1; dashed, what one action at every step earns."""
     bottom = PANEL_ROW * (len(rows) + 1)
@@ -130,7 +144,7 @@ def _panel(
         marks.append(f'<path d="M{x:.0f} 28V{bottom - 4}" stroke="#ddd"/>')
         marks.append(f'<text x="{x:.0f}" y="{bottom + 12}" font-size="11" text-anchor="middle">{tenth / 10:g}</text>')
     if constant:
-        x = PANEL_LEFT + PANEL_WIDTH * constant.value
+        x = PANEL_LEFT + PANEL_WIDTH * constant
         marks.append(f'<path d="M{x:.1f} 28V{bottom - 4}" stroke="#555" stroke-dasharray="4 3"/>')
         marks.append(f'<text x="{x + 4:.1f}" y="{bottom - 8}" font-size="11">one action at every step</text>')
     for index, (name, found, of_seeds) in enumerate(rows):

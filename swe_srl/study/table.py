@@ -8,10 +8,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from pydantic import Field
+
 from swe_srl.reporting.collect import collect
 from swe_srl.schema import Mean, Proportion, Record, StepAgreement, Verdict
-from swe_srl.statistics import bootstrap_mean, constant_mean, paired_difference, sign_flip_test, wilson_of_groups
+from swe_srl.statistics import bootstrap_mean, paired_difference, sign_flip_test, wilson_of_groups
 from swe_srl.study.config import StudyConfig
+from swe_srl.study.measures import SIMILARITY, Measures
 from swe_srl.study.run import CellResult, Missing
 
 
@@ -24,6 +27,8 @@ class ArmSummary(Record):
     """To the teacher, over the steps of all seeds; the interval resamples whole tasks, with all their steps and seeds."""
     of_seeds: tuple[float, ...]
     """The mean of each seed, in order."""
+    others: dict[str, Mean] = Field(default_factory=dict)
+    """Measure → its mean over the same steps, for those that all of the arm's cells tell."""
     well_formed: Proportion
     """Of the answers at those steps."""
     resolved: Proportion | None
@@ -63,8 +68,8 @@ class StudyTable(Record):
     budget_tokens: int | None
     solved: str = ""
     """Which tasks were to be solved; empty where none was."""
-    constant: Mean | None = None
-    """The step similarity of one action at every step, the best of the teacher's."""
+    constant: dict[str, float] = Field(default_factory=dict)
+    """Measure → what one action at every step earns, the best of the teacher's: what a model gets that looks at nothing."""
     arms: tuple[ArmSummary, ...]
     comparisons: tuple[Comparison, ...]
     missing: tuple[Missing, ...] = ()
@@ -76,25 +81,34 @@ class Measured(NamedTuple):
     result: CellResult
     steps: Mapping[str, StepAgreement]
     """By `<seed>/<step id>`: what is paired between arms."""
+    others: Mapping[str, Mapping[str, float]]
+    """Of the same: measure → value."""
     verdicts: Mapping[str, Verdict]
     """By `<seed>/<attempt>/<task id>`, without failures of the apparatus."""
 
 
-def read_measured(results: Sequence[CellResult], out: Path) -> list[Measured]:
+def read_measured(results: Sequence[CellResult], out: Path, measures: Measures) -> list[Measured]:
     """The cells with their measurements."""
     found = []
     for result in results:
         (entry,) = collect([out / result.measured])
         steps = {f"{result.seed}/{row.step_id}": row for row in entry.agreement}
         graded = [item for item in entry.verdicts if item.status != "infra_failure"]
-        found.append(Measured(result, steps, {f"{result.seed}/{item.attempt}/{item.task_id}": item for item in graded}))
+        others = {key: measures.of(row) for key, row in steps.items()}
+        verdicts = {f"{result.seed}/{item.attempt}/{item.task_id}": item for item in graded}
+        found.append(Measured(result, steps, others, verdicts))
     return found
 
 
 def tabulate(
-    config: StudyConfig, cells: Sequence[Measured], missing: Sequence[Missing] = (), *, title: str = "swe-srl study"
+    config: StudyConfig,
+    cells: Sequence[Measured],
+    missing: Sequence[Missing] = (),
+    *,
+    constant: Mapping[str, float] | None = None,
+    title: str = "swe-srl study",
 ) -> StudyTable:
-    """All numbers of a study. Arms without a finished cell are left out of it."""
+    """All numbers of a study. Arms without a finished cell are left out of it. `constant`: see StudyTable."""
     of_arm = {arm: [cell for cell in cells if cell.result.arm == arm] for arm in config.arms}
     of_arm = {arm: found for arm, found in of_arm.items() if found}
     untrained = next((arm for arm, stages in config.arms.items() if not stages and arm in of_arm), None)
@@ -109,7 +123,7 @@ def tabulate(
         num_seeds=len(config.seeds),
         budget_tokens=config.budget_tokens,
         solved=_solved(config),
-        constant=_constant(cells),
+        constant=dict(constant or {}),
         arms=tuple(_summary(arm, found, base) for arm, found in of_arm.items()),
         comparisons=tuple(
             comparison
@@ -119,11 +133,6 @@ def tabulate(
         ),
         missing=tuple(missing),
     )
-
-
-def _constant(cells: Sequence[Measured]) -> Mean | None:
-    """That of the first cell that tells, for all have the same steps."""
-    return next(filter(None, (constant_mean(list(cell.steps.values())) for cell in cells)), None)
 
 
 def _solved(config: StudyConfig) -> str:
@@ -143,6 +152,7 @@ def _summary(arm: str, cells: Sequence[Measured], base_tokens: float | None) -> 
         arm=arm,
         seeds=tuple(cell.result.seed for cell in cells),
         similarity=bootstrap_mean([row.similarity for row in rows], groups=[row.task_id for row in rows]),
+        others=_others(cells),
         of_seeds=tuple(statistics.fmean(row.similarity for row in cell.steps.values()) for cell in cells),
         well_formed=wilson_of_groups(_counts((row.task_id, row.num_well_formed, row.num_samples) for row in rows)),
         resolved=wilson_of_groups(_counts((item.task_id, item.resolved, 1) for item in verdicts)) if verdicts else None,
@@ -155,6 +165,14 @@ def _summary(arm: str, cells: Sequence[Measured], base_tokens: float | None) -> 
         longer=tokens / base_tokens - 1 if base_tokens else None,
         notes=tuple(_notes(cells)),
     )
+
+
+def _others(cells: Sequence[Measured]) -> dict[str, Mean]:
+    """Measures that every row has; an interval over some of the steps would be of other steps than the similarity's."""
+    rows = [(row.task_id, cell.others[key]) for cell in cells for key, row in cell.steps.items()]
+    names = [name for name in rows[0][1] if all(name in values for _, values in rows)] if rows else []
+    tasks = [task for task, _ in rows]
+    return {name: bootstrap_mean([values[name] for _, values in rows], groups=tasks) for name in names}
 
 
 def _counts(outcomes: Iterable[tuple[str, int, int]]) -> dict[str, tuple[int, int]]:
@@ -196,8 +214,14 @@ def _values(cells: Sequence[Measured]) -> dict[str, dict[str, tuple[str, float]]
     """Measure → key of what is paired → (its task, its value)."""
     steps = {key: row for cell in cells for key, row in cell.steps.items()}
     verdicts = {key: item for cell in cells for key, item in cell.verdicts.items()}
+    others = {key: values for cell in cells for key, values in cell.others.items()}
+    names = dict.fromkeys(name for values in others.values() for name in values)
     return {
-        "step similarity": {key: (row.task_id, row.similarity) for key, row in steps.items()},
+        SIMILARITY: {key: (row.task_id, row.similarity) for key, row in steps.items()},
+        **{
+            name: {key: (row.task_id, others[key][name]) for key, row in steps.items() if name in others[key]}
+            for name in names
+        },
         "well-formed answers": {
             key: (row.task_id, row.num_well_formed / row.num_samples) for key, row in steps.items()
         },

@@ -10,14 +10,16 @@ import time
 import pytest
 from toy import write_toy
 
+from swe_srl.dialogue import format_completion
 from swe_srl.errors import ConfigError, UserError
-from swe_srl.schema import StepAgreement, Verdict
+from swe_srl.schema import Reward, Rollout, Step, StepAgreement, Verdict
 from swe_srl.settings import PRESETS, apply_overrides, build, load, parse_value, read_toml
-from swe_srl.store import Run, read_json, write_json
+from swe_srl.store import Run, read_json, read_records, write_json
 from swe_srl.study.config import StudyConfig
 from swe_srl.study.cost import costs
 from swe_srl.study.data import digests
 from swe_srl.study.estimate import Estimate
+from swe_srl.study.measures import EXACT, SIMILARITY, Measures
 from swe_srl.study.plan import flat, make_plan
 from swe_srl.study.render import figure, markdown
 from swe_srl.study.run import Study, remember
@@ -74,10 +76,10 @@ def configured(material, *overrides):
     return load(StudyConfig, material / "study.toml", overrides)
 
 
-def agreement(step_id, similarity, *, task="t", tokens=10.0, well_formed=2, constant=None):
+def agreement(step_id, similarity, *, task="t", tokens=10.0, well_formed=2, exact=None):
     return StepAgreement(
         step_id=step_id, trajectory_id=task, task_id=task, model="m", tool="bash", num_samples=2, similarity=similarity,
-        similarity_std=0.0, num_well_formed=well_formed, num_same_tool=0, mean_tokens=tokens, constant=constant,
+        similarity_std=0.0, num_well_formed=well_formed, num_same_tool=0, mean_tokens=tokens, num_exact=exact,
     )  # fmt: skip
 
 
@@ -241,7 +243,7 @@ def test_nothing_to_learn_is_a_result_and_the_cell_is_measured_as_what_it_began_
     )
     assert results[2].measured == results[1].measured
     assert len(verbs.verbs("agree")) == 2
-    table = tabulate(configured(material), read_measured(results, tmp_path))
+    table = tabulate(configured(material), read_measured(results, tmp_path, Measures(configured(material))))
     assert table.arms[2].notes == ("seed 0: srl, nothing to learn after 0 updates (never solved)",)
     assert "SFT → SRL, seed 0: srl, nothing to learn" in markdown(table)
     assert run_study(configured(material, "seeds=[0]"), tmp_path, Verbs())[0] == results
@@ -254,7 +256,7 @@ def test_a_broken_apparatus_costs_its_cells_alone_and_is_tried_once_a_call(mater
     assert [(cell.arm, cell.seed) for cell in missing] == [("SFT", 0), ("SFT → SRL", 0)]
     assert "exit code 3" in missing[0].reason
     assert sum("models/seed-0/sft-" in line[-1] for line in verbs.lines) == 1
-    table = tabulate(configured(material), read_measured(results, tmp_path), missing)
+    table = tabulate(configured(material), read_measured(results, tmp_path, Measures(configured(material))), missing)
     assert table.arms[1].seeds == (1,)
     assert "- SFT, seed 0: `swe-srl train` ended with exit code 3" in markdown(table)
     assert len(run_study(configured(material), tmp_path, Verbs())[0]) == 6
@@ -375,16 +377,14 @@ def test_the_table_is_what_one_counts_by_hand(material, tmp_path):
         tokens = 20.0 if cell.arm == "base" else 15.0
         with Run(folder).append("step_agreement.jsonl", StepAgreement) as file:
             for task, value in zip("pq", values[cell.arm, cell.seed], strict=True):
-                # cells that an earlier version measured do not tell what one action at every step earns
-                told = {"constant": 0.4} if cell.arm == "SFT" else {}
-                well_formed = int(cell.arm == "SFT") + 1
-                file.write(agreement(f"{task}/0", value, task=task, tokens=tokens, well_formed=well_formed, **told))
+                exact = int(cell.arm == "SFT")
+                file.write(agreement(f"{task}/0", value, task=task, tokens=tokens, well_formed=exact + 1, exact=exact))
         with Run(folder).append("verdicts.jsonl", Verdict) as file:
             for number, task in itertools.product(range(2), "pq"):
                 word = solved[cell.arm, cell.seed][2 * number + "pq".index(task)]
                 status = "resolved" if word == "y" else "unresolved"
                 file.write(Verdict(task_id=task, model="m", patch_digest="0", attempt=number, status=status))
-    table = tabulate(config, read_measured(results, tmp_path))
+    table = tabulate(config, read_measured(results, tmp_path, Measures(config)), constant={SIMILARITY: 0.4})
     base, sft = table.arms
     assert (base.similarity.value, sft.similarity.value) == (pytest.approx(0.25), pytest.approx(0.45))
     assert base.of_seeds == (pytest.approx(0.2), pytest.approx(0.3))
@@ -396,21 +396,44 @@ def test_the_table_is_what_one_counts_by_hand(material, tmp_path):
     assert (base.resolved.k, base.resolved.n, sft.resolved.k) == (1, 8, 4)
     assert (base.trained_tokens, sft.trained_tokens, sft.sampled_tokens) == (0, 100, 20)
     assert (base.longer, sft.longer) == (0.0, pytest.approx(-0.25))
-    similarity, well_formed, resolved = (row for row in table.comparisons if (row.first, row.second) == ("base", "SFT"))
+    similarity, exact, well_formed, resolved = (
+        row for row in table.comparisons if (row.first, row.second) == ("base", "SFT")
+    )
     assert (similarity.value, similarity.low, similarity.high, similarity.n) == (*[pytest.approx(0.2)] * 3, 4)
+    assert (exact.measure, exact.value) == (EXACT, pytest.approx(0.5))
     assert well_formed.value == pytest.approx(0.5)
     assert (resolved.value, resolved.n, resolved.p) == (pytest.approx(3 / 8), 8, pytest.approx(0.5))
     assert (resolved.low, resolved.high) == (pytest.approx(1 / 4), pytest.approx(1 / 2)), (
         "tasks are drawn, not attempts"
     )
-    assert len(table.comparisons) == 3, "the pair is not there the other way round too"
+    assert len(table.comparisons) == 4, "the pair is not there the other way round too"
     text = markdown(table)
     assert "| SFT | 2 | 0.450 [0.350, 0.550] (n = 4) | 0.400, 0.500 | 8 of 8" in text
     assert "| SFT | base | step similarity | +0.200 [+0.200, +0.200] | 4 |" in text
     assert "-25.0 %" in text
-    assert "has a step similarity of 0.400 [0.400, 0.400] (n = 2)" in text
+    assert "| SFT | 0.450 [0.350, 0.550] | 0.500 [0.500, 0.500] |" in text
+    assert "| *one action at every step* | 0.400 | – |" in text
     assert figure(table).count("<circle") == 8, "two seeds of two arms, in two panels"
     assert figure(table).count("one action at every step") == 1
+
+
+def test_the_same_answers_are_valued_by_other_measures_and_so_is_one_action_at_every_step(material):
+    measures = Measures(configured(material, 'also=["structured"]'))
+    steps = list(read_records(material / "steps.jsonl", Step))
+    right, wrong = (
+        Rollout(text=text, num_tokens=1, reward=Reward(value=0.0))
+        for text in (format_completion("thought", steps[0].command), "no action")
+    )
+    row = agreement(steps[0].step_id, 0.9, exact=1)
+    assert measures.of(row.model_copy(update={"samples": (right, wrong)})) == {EXACT: 0.5, "step structured": 0.5}
+    assert measures.of(row) == {EXACT: 0.5}, "the answers were not kept"
+    assert measures.of(agreement("other/0", 0.9)) == {}
+    constant = measures.of_a_constant([step.step_id for step in steps])
+    assert constant[EXACT] == 2 / len(steps)
+    assert 0.9 < constant[SIMILARITY] < 1.0
+    assert measures.of_a_constant(["other/0"]) == {}
+    with pytest.raises(UserError, match="nonsense"):
+        Measures(configured(material, 'also=["nonsense"]'))
 
 
 # --- the whole verb
