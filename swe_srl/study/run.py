@@ -220,13 +220,23 @@ class Study:
 
     def _jobs(self) -> list[str]:
         """The kinds of what is still to be done."""
-        models = [
-            model for model in self._plan.models() if model.stage and not (self._out / model.folder / MODEL).is_file()
+        kinds = [
+            model.stage.name
+            for model in self._plan.models()
+            if model.stage
+            and not (self._out / model.folder / MODEL).is_file()
+            and not self._ended_early(model.lineage()[:-1])
         ]
-        unmeasured = [
-            model for model in self._plan.measured() if not (self._out / model.folder / "eval" / MEASURED).is_file()
+        return kinds + [
+            "measuring"
+            for model in self._plan.measured()
+            if not (self._out / model.folder / "eval" / MEASURED).is_file() and not self._ended_early(model.lineage())
         ]
-        return [*(model.stage.name for model in models if model.stage), *("measuring" for _ in unmeasured)]
+
+    def _ended_early(self, stages: Sequence[Model]) -> bool:
+        """Whether one of them found nothing to learn or no budget, so that none comes after it."""
+        results = [self._out / model.folder / MODEL for model in stages]
+        return any(read_json(path)["outcome"] != "trained" for path in results if path.is_file())
 
     def _look_up_durations(self) -> None:
         """How long what earlier calls did took."""

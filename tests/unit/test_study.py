@@ -246,7 +246,9 @@ def test_nothing_to_learn_is_a_result_and_the_cell_is_measured_as_what_it_began_
     table = tabulate(configured(material), read_measured(results, tmp_path, Measures(configured(material))))
     assert table.arms[2].notes == ("seed 0: srl, nothing to learn after 0 updates (never solved)",)
     assert "SFT → SRL, seed 0: srl, nothing to learn" in markdown(table)
-    assert run_study(configured(material, "seeds=[0]"), tmp_path, Verbs())[0] == results
+    again: list[str] = []
+    assert Study(make_plan(configured(material, "seeds=[0]")), tmp_path, Verbs(), again.append).run()[0] == results
+    assert "min left" not in "".join(again), "what an ended arm would have come to is not to be done"
 
 
 def test_a_broken_apparatus_costs_its_cells_alone_and_is_tried_once_a_call(material, tmp_path):
