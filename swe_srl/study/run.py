@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,6 +26,8 @@ MODEL = "model.json"
 MEASURED = "measured.json"
 CELL = "cell.json"
 INTERRUPTED = 130
+GRACE_S = 10.0
+"""For a verb that is told to end."""
 
 RunVerb = Callable[[Sequence[str]], int]
 """The words behind `swe-srl` → the exit code."""
@@ -259,7 +261,15 @@ def in_a_process(words: Sequence[str]) -> int:
     A study that is told to end takes the verb with it, which would else go on and keep the next call out of its directory.
     """
     signal.signal(signal.SIGTERM, _end)
-    return subprocess.run([sys.executable, "-m", "swe_srl.cli", *words], check=False).returncode
+    process = subprocess.Popen([sys.executable, "-m", "swe_srl.cli", *words])
+    try:
+        return process.wait()
+    except KeyboardInterrupt:
+        process.terminate()  # and not killed: it may have one of its own to take with it
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(GRACE_S)
+        process.kill()
+        raise
 
 
 def _end(*_: object) -> None:

@@ -272,15 +272,20 @@ def test_wrong_input_ends_the_study_at_once(material, tmp_path):
         run_study(configured(material), tmp_path, verbs)
 
 
-def test_a_study_that_is_told_to_end_takes_its_verb_with_it(tmp_path):
-    """A study was ended while it trained; the training went on, and held its directory against the next call."""
-    verb = f"import pathlib, os, time; pathlib.Path({str(tmp_path / 'pid')!r}).write_text(str(os.getpid())); time.sleep(60)"
-    code = (
-        "import sys, swe_srl.study.run as run\n"
-        "whole = run.subprocess.run\n"
-        f"run.subprocess.run = lambda words, check: whole([sys.executable, '-c', {verb!r}], check=check)\n"
-        "run.in_a_process(['train'])"
-    )
+@pytest.mark.parametrize("depth", [1, 2])
+def test_a_study_that_is_told_to_end_takes_its_verb_with_it(tmp_path, depth):
+    """A study was ended while it trained; the training went on, and held its directory against the next call.
+
+    So it did once more where a script had begun the study.
+    """
+    code = f"import pathlib, os, time; pathlib.Path({str(tmp_path / 'pid')!r}).write_text(str(os.getpid())); time.sleep(60)"
+    for _ in range(depth):
+        code = (
+            "import sys, swe_srl.study.run as run\n"
+            "whole = run.subprocess.Popen\n"
+            f"run.subprocess.Popen = lambda words: whole([sys.executable, '-c', {code!r}])\n"
+            "run.in_a_process(['train'])"
+        )
     study = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
     while not (tmp_path / "pid").is_file() or not (tmp_path / "pid").read_text():
         time.sleep(0.02)
