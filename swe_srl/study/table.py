@@ -190,14 +190,14 @@ def _answer_tokens(cells: Sequence[Measured]) -> float:
 
 
 def _notes(cells: Sequence[Measured]) -> list[str]:
-    """Stages that did not come to their end."""
-    return [
-        f"seed {cell.result.seed}: {stage.name}, {stage.outcome} after {stage.num_updates} updates"
-        + (f" ({stage.note})" if stage.note else "")
-        for cell in cells
-        for stage in cell.result.stages
-        if stage.outcome != "trained"
-    ]
+    """Stages that did not come to their end, seeds of which the same is to be said together."""
+    seeds: dict[str, list[int]] = {}
+    for cell in cells:
+        for stage in cell.result.stages:
+            if stage.outcome != "trained":
+                said = f"{stage.name}, {stage.outcome} after {stage.num_updates} updates"
+                seeds.setdefault(f"{said} ({stage.note})" if stage.note else said, []).append(cell.result.seed)
+    return [f"seed{'s' * (len(of) > 1)} {', '.join(map(str, of))}: {said}" for said, of in seeds.items()]
 
 
 def compare(first: str, before: Sequence[Measured], second: str, after: Sequence[Measured]) -> list[Comparison]:

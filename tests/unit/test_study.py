@@ -249,6 +249,9 @@ def test_nothing_to_learn_is_a_result_and_the_cell_is_measured_as_what_it_began_
     again: list[str] = []
     assert Study(make_plan(configured(material, "seeds=[0]")), tmp_path, Verbs(), again.append).run()[0] == results
     assert "min left" not in "".join(again), "what an ended arm would have come to is not to be done"
+    both, _ = run_study(configured(material), tmp_path, verbs)
+    table = tabulate(configured(material), read_measured(both, tmp_path, Measures(configured(material))))
+    assert table.arms[2].notes == ("seeds 0, 1: srl, nothing to learn after 0 updates (never solved)",)
 
 
 def test_a_broken_apparatus_costs_its_cells_alone_and_is_tried_once_a_call(material, tmp_path):
