@@ -4,7 +4,7 @@
     python scripts/bench/study.py demo --out study [--max-steps 6] [--set …]
 
 A student of 135 million parameters can learn such tasks well enough for RLVR to have something to do. Settings given with
---set are those of `swe-srl study study-cpu`. Call it again to go on. About two hours and a half; then see study/study.md.
+--set are those of `swe-srl study study-cpu`. Call it again to go on. About three hours and a half; then see study/study.md.
 """
 
 from __future__ import annotations
