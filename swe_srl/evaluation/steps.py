@@ -56,7 +56,7 @@ def agree(
     """
     ordered = sorted(steps, key=lambda step: (step.trajectory_id, step.index))
     histories = spread(list(with_history(ordered, tasks)), config.max_steps)
-    constant = best_constant([step.command for step, _ in histories], reward) if histories else None
+    constant = best_constant([step.command for step, _ in histories], reward)[0] if histories else None
     model = model or policy.name
     with run.exclusive():
         run.remember(SETTINGS, {"model": model, "num_steps": len(steps), **config.model_dump(mode="json")})
@@ -120,7 +120,7 @@ def _measure(
 def measure_step(
     step: Step, completions: Sequence[Completion], reward: RewardFn, model: str, constant: Command | None = None
 ) -> StepAgreement:
-    """Compare the answers drawn at one step with the teacher's action there; `constant` is what answers nothing in particular."""
+    """Compare the answers drawn at one step with the teacher's action there; beside them, what the action `constant` is worth."""
     commands = [parse(completion.text).command for completion in completions]
     rewards = [reward(completion.text, step.command) for completion in completions]
     values = [max(0.0, found.value) if command else 0.0 for found, command in zip(rewards, commands, strict=True)]

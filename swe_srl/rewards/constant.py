@@ -20,12 +20,13 @@ MAX_STEPS = 500
 """Steps on which each is tried, evenly spaced."""
 
 
-def best_constant(teacher: Sequence[Command], reward: RewardFn) -> Command:
-    """Of the teacher's actions, one for each step and at least one, that which earns most if it is given at every step."""
+def best_constant(teacher: Sequence[Command], reward: RewardFn) -> tuple[Command, float]:
+    """Of the teacher's actions, one for each step and at least one, that which earns most if it is given at every step, and what it earns there."""
     by_text = {format_action(command): command for command in reversed(teacher)}
     common = [by_text[text] for text, _ in Counter(map(format_action, teacher)).most_common(MAX_CANDIDATES)]
     tried = teacher[:: -(-len(teacher) // MAX_STEPS)]
-    return max(common, key=lambda action: constant_reward(action, tried, reward))
+    earned = [(action, constant_reward(action, tried, reward)) for action in common]
+    return max(earned, key=lambda pair: pair[1])
 
 
 def constant_reward(action: Command, teacher: Sequence[Command], reward: RewardFn) -> float:

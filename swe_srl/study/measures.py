@@ -10,9 +10,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from swe_srl.dialogue import format_action
+from swe_srl.dialogue import format_action, format_completion
 from swe_srl.rewards.base import RewardFn
-from swe_srl.rewards.constant import best_constant, constant_reward
+from swe_srl.rewards.constant import best_constant
 from swe_srl.rewards.load import reward_config
 from swe_srl.schema import Command, Step, StepAgreement
 from swe_srl.store import read_records
@@ -39,8 +39,7 @@ class Measures:
         teacher = self._teacher.get(row.step_id)
         if teacher and row.samples:
             for name, reward in self._others.items():
-                values = [max(0.0, reward(sample.text, teacher).value) for sample in row.samples]
-                found[name] = statistics.fmean(values)
+                found[name] = statistics.fmean(_worth(reward, sample.text, teacher) for sample in row.samples)
         return found
 
     def of_a_constant(self, step_ids: Iterable[str]) -> dict[str, float]:
@@ -49,7 +48,13 @@ class Measures:
         if not teacher:
             return {}
         rewards = {SIMILARITY: self._similarity, **self._others}
-        found = {
-            name: constant_reward(best_constant(teacher, reward), teacher, reward) for name, reward in rewards.items()
-        }
-        return {**found, EXACT: max(Counter(map(format_action, teacher)).values()) / len(teacher)}
+        found = {EXACT: max(Counter(map(format_action, teacher)).values()) / len(teacher)}
+        for name, reward in rewards.items():
+            answer = format_completion("", best_constant(teacher, reward)[0])
+            found[name] = statistics.fmean(_worth(reward, answer, command) for command in teacher)
+        return found
+
+
+def _worth(reward: RewardFn, answer: str, teacher: Command) -> float:
+    """As step similarity counts: what is worth less than nothing is worth nothing."""
+    return max(0.0, reward(answer, teacher).value)

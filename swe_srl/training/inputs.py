@@ -12,7 +12,7 @@ from swe_srl.dialogue import format_action
 from swe_srl.errors import ConfigError
 from swe_srl.rewards import similarity
 from swe_srl.rewards.base import RewardFn
-from swe_srl.rewards.constant import best_constant, constant_reward, in_a_line
+from swe_srl.rewards.constant import best_constant, in_a_line
 from swe_srl.schema import Command, Task
 from swe_srl.training.config import EffectRewardConfig, RlvrConfig, SrlConfig, TrainConfig
 from swe_srl.training.data import Dataset, Example, load_examples
@@ -43,9 +43,9 @@ def training_inputs(settings: TrainConfig) -> Inputs:
 
 
 def _laziest(teacher: Sequence[Command], reward: RewardFn) -> str:
-    """What a student would earn that looks at nothing: one below that can learn to do so."""
-    action = best_constant(teacher, reward)
-    return f"one action at every step would earn {constant_reward(action, teacher, reward):.3f} (`{in_a_line(action)}`)"
+    """What a student would earn that looks at nothing."""
+    action, earned = best_constant(teacher, reward)
+    return f"one action at every step would earn {earned:.3f} (`{in_a_line(action)}`)"
 
 
 def _steps(settings: TrainConfig) -> Dataset:

@@ -127,6 +127,7 @@ def test_a_group_whose_box_broke_is_thrown_away_counted_and_another_taken(studen
     assert len(batch.groups) == 3
     assert batch.metrics["groups_thrown"] == {"boxes broke": 1}
     assert batch.metrics["reward_mean"] < 1.0
+    assert batch.metrics["commonest_action"] == 3 / 12, "what was not tried is not counted"
 
 
 @pytest.mark.parametrize("dynamic", [True, False])

@@ -141,7 +141,7 @@ def _action(text: str) -> str:
 def _metrics(selection: Selection, batch_size: int) -> dict[str, float | int | dict[str, int]]:
     rewards = [reward for group in selection.sampled for reward in group.rewards]
     lengths = [len(completion) for group in selection.sampled for completion in group.completions]
-    actions = [action for group in selection.sampled for action in group.actions if action]
+    actions = [action for group in selection.sampled if group.rewards for action in group.actions if action]
     kept = len(selection.groups)
     metrics: dict[str, float | int | dict[str, int]] = {
         "groups_kept": kept, "groups_missing": batch_size - kept, "groups_left_over": len(selection.left_over), "groups_thrown": selection.thrown,
