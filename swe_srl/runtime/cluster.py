@@ -9,13 +9,12 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from importlib import metadata
 from typing import Any, NamedTuple, TypeVar
 
-from swe_srl import __version__
 from swe_srl.errors import ClusterUnavailable, UserError
 from swe_srl.fanout import Crew
 from swe_srl.runtime.crew import RayCrew
+from swe_srl.runtime.roster import versions
 
 Item = TypeVar("Item")
 Value = TypeVar("Value")
@@ -90,11 +89,6 @@ class RayCluster:
             yield crew
         finally:
             crew.close()
-
-
-def versions() -> dict[str, str]:
-    """What must be the same everywhere: a verdict says which rules it was judged by."""
-    return {"swe-srl": __version__, "swebench": metadata.version("swebench")}
 
 
 def _is_host_and_port(address: str) -> bool:

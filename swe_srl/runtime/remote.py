@@ -17,9 +17,9 @@ from typing import Any
 
 from swe_srl.errors import ApparatusError, SandboxError
 from swe_srl.runtime.base import Closing, CommandResult, SandboxConfig
-from swe_srl.runtime.cluster import RayCluster, versions
+from swe_srl.runtime.cluster import RayCluster
 from swe_srl.runtime.open import BoxRequest, open_box
-from swe_srl.runtime.roster import LOOK_S, MAX_LOSSES, Member, Roster, cause_of, on
+from swe_srl.runtime.roster import LOOK_S, MAX_LOSSES, Member, Roster, cause_of, on, versions
 from swe_srl.runtime.shell import Answer
 
 _THREADS = 4

@@ -6,8 +6,10 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from importlib import metadata
 from typing import Any
 
+from swe_srl import __version__
 from swe_srl.errors import ApparatusError, ClusterUnavailable
 
 MAX_LOSSES = 3
@@ -18,6 +20,11 @@ PATIENCE_S = 60.0
 """For a machine to come when there is none."""
 START_S = 300.0
 """For a machine that is there to begin its work, when no other does."""
+
+
+def versions() -> dict[str, str]:
+    """What must be the same everywhere: a verdict says which rules it was judged by."""
+    return {"swe-srl": __version__, "swebench": metadata.version("swebench")}
 
 
 class Member:
@@ -153,7 +160,7 @@ def _actor_class() -> type:
             import pickle
 
             try:
-                from swe_srl.runtime.cluster import versions
+                from swe_srl.runtime.roster import versions
             except ImportError as error:
                 return f"no swe-srl that can do this ({error})"
             for package, version in versions().items():
